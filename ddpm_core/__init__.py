@@ -1,0 +1,1 @@
+"""The science of the product: guided denoising diffusion. Knows no server."""

@@ -1,0 +1,265 @@
+"""A trained model on disk: the diffusers layout with a `bundle.json` that says all that serving needs to know.
+
+faces-64/1.0/
+  model_index.json  unet/{config.json, *.safetensors}  scheduler/scheduler_config.json
+  bundle.json  README.md
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ddpm_core import schedule
+from ddpm_core.denoiser import Prediction
+from ddpm_core.errors import InvalidInput
+from ddpm_core.sampling.table import Sampler
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+UNET_CONFIG = "unet/config.json"
+SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
+MODEL_INDEX = "model_index.json"
+MANIFEST = "bundle.json"
+
+
+class NetworkCode(BaseModel):
+    """A network that comes with its own code: the file in the bundle and the class in it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    file: str = Field(pattern=r"^\w+\.py$")
+    network: str = Field(pattern=r"^[A-Za-z_]\w*$")
+
+
+class SamplingDefaults(BaseModel):
+    """What sampling takes where a request does not say."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    sampler: Sampler = Sampler.DPMPP_2M
+    num_inference_steps: int = Field(default=25, ge=1)
+
+
+class Manifest(BaseModel):
+    """The contents of `bundle.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    version: str = Field(pattern=r"^[0-9]+(\.[0-9]+)*$")
+    domain: Literal["human_face", "cat_face", "any"]
+    image_size: int = Field(ge=8, le=2048)
+    channels: Literal[1, 3] = 3
+    patch: Literal[1, 2, 4] = 1
+    prediction_type: Prediction
+    weights: Literal["ema", "raw"] = "ema"
+    defaults: SamplingDefaults = SamplingDefaults()
+    network: NetworkCode | None = None
+    statistics: dict[str, Any] = {}
+    provenance: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
+    checksums: dict[str, str] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """What a bundle says of itself; its network is read by `load_network`.
+
+    Attributes:
+        path: the folder.
+        manifest: `bundle.json`.
+        schedule: the noise schedule of its scheduler config.
+    """
+
+    path: Path
+    manifest: Manifest
+    schedule: schedule.NoiseSchedule
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of its images."""
+        return (self.manifest.channels, self.manifest.image_size, self.manifest.image_size)
+
+    def load_network(self) -> nn.Module:
+        """Read the network in float32, with checksums, shapes and finite weights checked.
+
+        Raises:
+            InvalidInput: a file that is missing or changed, keys that do not fit, weights that are not finite.
+        """
+        for name, expected in self.manifest.checksums.items():
+            actual = sha256(_existing(self.path / name))
+            if actual != expected:
+                raise _broken(self.path, f"{name} has changed: its SHA-256 is {actual}, bundle.json says {expected}")
+        network = build_network(_json(self.path / UNET_CONFIG), self._code())
+        weights = load_file(_existing(self.path / WEIGHTS))
+        fit_weights(network, weights, self.path)
+        return network
+
+    def _code(self) -> tuple[Path, str] | None:
+        code = self.manifest.network
+        return None if code is None else (self.path / code.file, code.network)
+
+
+def read_bundle(path: Path | str) -> Bundle:
+    """Read the small files of a bundle.
+
+    Raises:
+        InvalidInput: a file that is missing, does not parse, or says something that is not supported; with its name.
+    """
+    path = Path(path)
+    try:
+        manifest = Manifest.model_validate(_json(path / MANIFEST))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise _broken(path, f"{MANIFEST}: {where}: {first['msg']}") from None
+    scheduler = _json(path / SCHEDULER_CONFIG)
+    declared = scheduler.get("prediction_type", Prediction.EPSILON)
+    if declared != manifest.prediction_type:
+        raise _broken(
+            path, f"{MANIFEST} says prediction_type {manifest.prediction_type}, {SCHEDULER_CONFIG} says {declared}"
+        )
+    return Bundle(path, manifest, schedule.from_diffusers(scheduler))
+
+
+def write_bundle(
+    path: Path, network: nn.Module, scheduler_config: Mapping[str, Any], manifest: Manifest, readme: str
+) -> Bundle:
+    """Write a bundle that diffusers can read too (where `patch` is 1), 16-bit weights kept as they are.
+
+    Args:
+        path: the folder; made, files in it replaced.
+        network: a diffusers model, or a module with a `config` mapping that holds `_class_name` and its settings.
+        scheduler_config: the schedule's settings in diffusers' words.
+        manifest: without checksums; they are computed here.
+        readme: the model card.
+    """
+    unet = {key: value for key, value in dict(network.config).items() if key != "_name_or_path"}  # type: ignore[arg-type]
+    unet.setdefault("_class_name", type(network).__name__)
+    scheduler = {
+        "_class_name": "DDPMScheduler",
+        "prediction_type": str(manifest.prediction_type),
+        "clip_sample": True,
+        "clip_sample_range": 1.0,
+        "variance_type": "fixed_small",
+        **{key: value for key, value in scheduler_config.items() if value is not None},
+    }
+    index = {
+        "_class_name": "DDPMPipeline",
+        "unet": ["diffusers", unet["_class_name"]],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+    }
+    for name, value in ((UNET_CONFIG, unet), (SCHEDULER_CONFIG, scheduler), (MODEL_INDEX, index)):
+        _write_json(path / name, value)
+    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path / WEIGHTS)
+    files = [UNET_CONFIG, SCHEDULER_CONFIG, WEIGHTS] + ([manifest.network.file] if manifest.network else [])
+    manifest = manifest.model_copy(update={"checksums": {name: sha256(path / name) for name in files}})
+    _write_json(path / MANIFEST, manifest.model_dump(mode="json", exclude_none=True))
+    (path / "README.md").write_text(readme, encoding="utf-8")
+    return read_bundle(path)
+
+
+def build_network(config: Mapping[str, Any], code: tuple[Path, str] | None = None) -> nn.Module:
+    """Make a network with fresh weights from its `unet/config.json`.
+
+    Args:
+        config: settings with `_class_name`.
+        code: file and class of a network that brings its own code.
+    """
+    settings = {key: value for key, value in config.items() if not key.startswith("_")}
+    if code is not None:
+        return _class_of(*code)(**settings)
+    match config.get("_class_name"):
+        case "UNet2DModel":
+            from diffusers import UNet2DModel
+
+            network: nn.Module = UNet2DModel.from_config(config)
+            return network
+        case "AttentionUNet":
+            from ddpm_core.unet import AttentionUNet
+
+            return AttentionUNet(**settings)
+        case other:
+            raise InvalidInput(
+                "unknown_network",
+                f"The network class {other} is not known; use UNet2DModel or AttentionUNet, or bring its code.",
+                field="_class_name",
+                given=other,
+                allowed="UNet2DModel, AttentionUNet",
+            )
+
+
+def fit_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], source: Path) -> None:
+    """Load all of `weights` into `network`, or nothing: keys, shapes and finiteness are checked first.
+
+    Raises:
+        InvalidInput: listing missing and unexpected keys and wrong shapes.
+    """
+    wanted = network.state_dict()
+    wrong = {
+        "missing keys": sorted(wanted.keys() - weights.keys()),
+        "unexpected keys": sorted(weights.keys() - wanted.keys()),
+        "wrong shapes": [
+            f"{key} {tuple(weights[key].shape)} instead of {tuple(wanted[key].shape)}"
+            for key in sorted(wanted.keys() & weights.keys())
+            if weights[key].shape != wanted[key].shape
+        ],
+        "weights that are not finite": sorted(key for key, value in weights.items() if not value.isfinite().all()),
+    }
+    if any(wrong.values()):
+        parts = (
+            f"{len(keys)} {what}: {', '.join(keys[:8])}{' …' if len(keys) > 8 else ''}"
+            for what, keys in wrong.items()
+            if keys
+        )
+        raise _broken(source, "; ".join(parts))
+    network.load_state_dict(dict(weights))
+
+
+def sha256(path: Path) -> str:
+    """Give the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _class_of(file: Path, name: str) -> type[nn.Module]:
+    spec = importlib.util.spec_from_file_location(f"bundled_network_{file.stem}", _existing(file))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickling look their module up
+    spec.loader.exec_module(module)
+    return getattr(module, name)  # type: ignore[no-any-return]
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise _broken(path.parent, f"{path.name} is missing")
+    return path
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(_existing(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _broken(path.parent, f"{path.name} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise _broken(path.parent, f"{path.name} must hold a JSON object")
+    return value
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _broken(path: Path, why: str) -> InvalidInput:
+    return InvalidInput("broken_bundle", f"{path} is not a usable bundle: {why}.", field="bundle", given=str(path))

@@ -1,0 +1,20 @@
+"""Samplers as tables, images under way as states, and the tick that advances them."""
+
+from ddpm_core.sampling.noise import MAX_SEED, noise
+from ddpm_core.sampling.table import Sampler, StepTable, build, ddim, ddim_raw, ddpm, dpmpp_2m
+from ddpm_core.sampling.tick import SampleState, advance, sample
+
+__all__ = [
+    "MAX_SEED",
+    "SampleState",
+    "Sampler",
+    "StepTable",
+    "advance",
+    "build",
+    "ddim",
+    "ddim_raw",
+    "ddpm",
+    "dpmpp_2m",
+    "noise",
+    "sample",
+]

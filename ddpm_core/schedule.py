@@ -1,0 +1,147 @@
+"""The noise schedule: how much of an image is left at each level.
+
+Levels run 0..T. Level 0 is the clean image (ᾱ = 1); level T is nearly pure noise. A network trained on
+timesteps t = 0..T−1 sees level − 1; only `ddpm_core.denoiser` does that subtraction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddpm_core.errors import InvalidInput
+
+REFERENCE_SIDE = 256
+"""Noise is per pixel, so σ means the same for every image size only after scaling to one side length."""
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSchedule:
+    """ᾱ per level, float64.
+
+    Attributes:
+        alpha_bar: (T+1,) share of signal variance; `alpha_bar[0] == 1`, strictly falling, > 0.
+        config: the diffusers scheduler settings that make the same schedule.
+    """
+
+    alpha_bar: NDArray[np.float64]
+    config: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        a = self.alpha_bar
+        if a.ndim != 1 or len(a) < 2 or a[0] != 1.0 or not (np.diff(a) < 0).all() or not a[-1] > 0:
+            raise ValueError("alpha_bar must start at 1 and fall strictly to a value above 0")
+        a.setflags(write=False)
+
+    @property
+    def num_levels(self) -> int:
+        """T, the highest level."""
+        return len(self.alpha_bar) - 1
+
+    @property
+    def sigma(self) -> NDArray[np.float64]:
+        """(T+1,) σ = √((1−ᾱ)/ᾱ), noise per unit of signal."""
+        return np.sqrt((1 - self.alpha_bar) / self.alpha_bar)
+
+    def sigma_256(self, image_size: int) -> NDArray[np.float64]:
+        """(T+1,) σ normalised to a 256 px side: σ·256/H."""
+        return self.sigma * (REFERENCE_SIDE / image_size)
+
+    def level_at(self, sigma_256: float, image_size: int) -> int:
+        """Give the level, 1..T, whose normalised σ is nearest to `sigma_256` (in the logarithm)."""
+        return 1 + int(np.argmin(np.abs(np.log(self.sigma_256(image_size)[1:]) - math.log(sigma_256))))
+
+    def trailing(self, start: int, steps: int) -> tuple[int, ...]:
+        """Give `steps` + 1 levels from `start` down to 0, evenly spaced, the first exactly `start` (METHODS §1)."""
+        if not 1 <= start <= self.num_levels:
+            raise ValueError(f"start level {start} is outside 1..{self.num_levels}")
+        if not 1 <= steps <= start:
+            raise InvalidInput(
+                "out_of_range",
+                f"num_inference_steps must be between 1 and the start level {start}.",
+                field="num_inference_steps",
+                given=steps,
+                allowed=f"1..{start}",
+            )
+        return tuple(round(Fraction(start * (steps - k), steps)) for k in range(steps + 1))
+
+    def leading(self, steps: int) -> tuple[int, ...]:
+        """Give `steps` + 1 levels in diffusers' ``leading`` spacing: timesteps 975, 950 … 0 for 40 of 1000."""
+        if not 1 <= steps <= self.num_levels:
+            raise InvalidInput(
+                "out_of_range",
+                f"num_inference_steps must be between 1 and {self.num_levels}.",
+                field="num_inference_steps",
+                given=steps,
+                allowed=f"1..{self.num_levels}",
+            )
+        stride = self.num_levels // steps
+        return (*(k * stride + 1 for k in reversed(range(steps))), 0)
+
+
+def _from_betas(betas: NDArray[np.float64], config: Mapping[str, Any]) -> NoiseSchedule:
+    return NoiseSchedule(np.concatenate([[1.0], np.cumprod(1 - betas)]), dict(config))
+
+
+def linear(num_levels: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> NoiseSchedule:
+    """Make the linear schedule of Ho et al. 2020: β from `beta_start` to `beta_end`."""
+    config = {
+        "beta_schedule": "linear",
+        "num_train_timesteps": num_levels,
+        "beta_start": beta_start,
+        "beta_end": beta_end,
+    }
+    return _from_betas(np.linspace(beta_start, beta_end, num_levels), config)
+
+
+def cosine(num_levels: int = 1000, max_beta: float = 0.999) -> NoiseSchedule:
+    """Make the cosine schedule of Nichol & Dhariwal 2021, eq. 17, with β capped at `max_beta`."""
+    f = np.cos((np.arange(num_levels + 1) / num_levels + 0.008) / 1.008 * math.pi / 2) ** 2
+    config = {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": num_levels}
+    return _from_betas(np.minimum(1 - f[1:] / f[:-1], max_beta), config)
+
+
+def from_diffusers(config: Mapping[str, Any]) -> NoiseSchedule:
+    """Read the schedule out of a diffusers `scheduler_config.json`.
+
+    Raises:
+        InvalidInput: a setting that changes the mathematics and is not supported here, by name.
+    """
+    refused: tuple[tuple[str, Sequence[Any]], ...] = (
+        ("rescale_betas_zero_snr", (False, None)),
+        ("variance_type", ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", None)),
+        ("prediction_type", ("epsilon", "v_prediction", "sample", None)),
+    )
+    for key, allowed in refused:
+        if config.get(key) not in allowed:
+            raise _unsupported(key, config[key], allowed)
+    num_levels = int(config.get("num_train_timesteps", 1000))
+    beta_start, beta_end = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
+    if config.get("trained_betas") is not None:
+        return _from_betas(np.asarray(config["trained_betas"], dtype=np.float64), config)
+    match config.get("beta_schedule", "linear"):
+        case "linear":
+            return linear(num_levels, beta_start, beta_end)
+        case "scaled_linear":
+            return _from_betas(np.linspace(beta_start**0.5, beta_end**0.5, num_levels) ** 2, config)
+        case "squaredcos_cap_v2":
+            return cosine(num_levels)
+        case other:
+            raise _unsupported("beta_schedule", other, ("linear", "scaled_linear", "squaredcos_cap_v2"))
+
+
+def _unsupported(key: str, given: Any, allowed: Sequence[Any]) -> InvalidInput:
+    words = ", ".join(str(value) for value in allowed if value is not None)
+    return InvalidInput(
+        "unsupported_scheduler",
+        f"The scheduler setting {key} = {given} is not supported; use one of: {words}.",
+        field=key,
+        given=given,
+        allowed=words,
+    )
