@@ -1,0 +1,66 @@
+"""The contract: request, events, result, errors, and their renderings. Needs pydantic and pillow, nothing else."""
+
+from __future__ import annotations
+
+from ddpm_api.errors import ApiError, Error, ErrorBody, InvalidRequest
+from ddpm_api.events import (
+    EndEvent,
+    ErrorEvent,
+    Event,
+    FacesEvent,
+    ImageEvent,
+    PreviewEvent,
+    ProgressEvent,
+    QueuedEvent,
+    StartedEvent,
+    WarningEvent,
+    parse_event,
+    to_ndjson,
+    to_sse,
+)
+from ddpm_api.fields import Align, Box, Mode, OutputFormat, Sampler
+from ddpm_api.picture import contact_sheet
+from ddpm_api.render import Kind, Rendering, choose
+from ddpm_api.request import GenerateRequest, parse_form, parse_json, parse_raw
+from ddpm_api.result import Result, ResultBuilder
+from ddpm_api.shapes import FoundFace, GeneratedImage, Notice, Target, Timing
+
+__all__ = [
+    "Align",
+    "ApiError",
+    "Box",
+    "EndEvent",
+    "Error",
+    "ErrorBody",
+    "ErrorEvent",
+    "Event",
+    "FacesEvent",
+    "FoundFace",
+    "GenerateRequest",
+    "GeneratedImage",
+    "ImageEvent",
+    "InvalidRequest",
+    "Kind",
+    "Mode",
+    "Notice",
+    "OutputFormat",
+    "PreviewEvent",
+    "ProgressEvent",
+    "QueuedEvent",
+    "Rendering",
+    "Result",
+    "ResultBuilder",
+    "Sampler",
+    "StartedEvent",
+    "Target",
+    "Timing",
+    "WarningEvent",
+    "choose",
+    "contact_sheet",
+    "parse_event",
+    "parse_form",
+    "parse_json",
+    "parse_raw",
+    "to_ndjson",
+    "to_sse",
+]

@@ -1,0 +1,52 @@
+"""Several pictures as one: the contact sheet, which keeps the mark that its pictures are AI-generated."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from ddpm_api.fields import OutputFormat
+
+_XMP = "XML:com.adobe.xmp"
+
+
+def contact_sheet(files: Sequence[bytes], output_format: OutputFormat) -> bytes:
+    """The pictures side by side in rows, as near to a square as they go; unequal sizes are centred in their cell.
+
+    The first picture's XMP (its AI-generated mark) is the sheet's; a sheet of PNGs has their texts too, numbered.
+
+    Raises:
+        ValueError: no picture.
+    """
+    if not files:
+        raise ValueError("a contact sheet needs at least one picture")
+    pictures = [Image.open(io.BytesIO(file)) for file in files]
+    columns = math.ceil(math.sqrt(len(pictures)))
+    width, height = max(p.width for p in pictures), max(p.height for p in pictures)
+    sheet = Image.new("RGB", (columns * width, math.ceil(len(pictures) / columns) * height), "white")
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, columns)
+        corner = (column * width + (width - picture.width) // 2, row * height + (height - picture.height) // 2)
+        sheet.paste(picture.convert("RGB"), corner)
+    return _saved(sheet, output_format, pictures)
+
+
+def _saved(sheet: Image.Image, output_format: OutputFormat, pictures: Sequence[Image.Image]) -> bytes:
+    file = io.BytesIO()
+    xmp = next((picture.info["xmp"] for picture in pictures if "xmp" in picture.info), b"")
+    if output_format is OutputFormat.PNG:
+        texts = PngInfo()
+        if xmp:
+            texts.add_itxt(_XMP, xmp.decode("utf-8"))
+        for index, picture in enumerate(pictures):
+            for key, text in picture.info.items():
+                if isinstance(text, str) and key != _XMP:
+                    texts.add_itxt(f"{key} {index}", text)
+        sheet.save(file, "PNG", pnginfo=texts)
+    else:
+        sheet.save(file, output_format.value, quality=95, xmp=xmp)
+    return file.getvalue()

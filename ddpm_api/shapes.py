@@ -1,0 +1,71 @@
+"""The pieces that events and the result share. JSON names are the attribute names."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+
+
+class Shape(BaseModel):
+    """Base of all that is sent: immutable, finite numbers only; a reader skips fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class Notice(Shape):
+    """A warning: something was ignored, changed, or not as hoped."""
+
+    code: str
+    message: str
+
+
+class Timing(Shape):
+    """How long it took, in seconds, and the network calls made for each image."""
+
+    queue_seconds: float
+    seconds: float
+    calls: int
+
+
+class FoundFace(Shape):
+    """A face: its box (left, top, right, bottom) in pixels of the upright picture, and the finder's score."""
+
+    box: tuple[float, float, float, float]
+    score: float
+
+
+class Target(Shape):
+    """What was made of the selfie: the faces found, which one was taken, and the box that was cut out.
+
+    ``b64_json`` is the aligned target as a PNG, only with ``return_target``.
+    """
+
+    faces: list[FoundFace]
+    face: int | None
+    box: tuple[float, float, float, float]
+    b64_json: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _target_only_if_asked(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        if self.b64_json is None:
+            del fields["b64_json"]
+        return fields
+
+
+class GeneratedImage(Shape):
+    """One finished picture; ``b64_json`` is the file's bytes."""
+
+    index: int
+    seed: int
+    width: int
+    height: int
+    content_type: str
+    b64_json: str
+
+    @property
+    def data(self) -> bytes:
+        """The file's bytes."""
+        return base64.b64decode(self.b64_json)
