@@ -1,0 +1,1 @@
+"""Everything around TorchServe; knows no torch."""

@@ -1,0 +1,1 @@
+"""The TorchServe handler: a thin skin over the engine."""
