@@ -1,0 +1,1 @@
+"""Training images: finding, decoding, splitting, streaming and preparing them."""

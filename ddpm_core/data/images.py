@@ -1,0 +1,155 @@
+"""Training images decoded once into one array of bytes, in memory or in a file beside the run."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ddpm_core.data.collection import Collection, open_collection
+from ddpm_core.errors import InvalidInput
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Decoded images.
+
+    Attributes:
+        pixels: (N, H, W, C) uint8.
+        names: (N,) where each came from.
+        digests: (N,) SHA-256 of each file.
+        dropped: files that could not be used, with the reason.
+    """
+
+    pixels: NDArray[np.uint8]
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
+    dropped: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of the whole set: same files, same order."""
+        return hashlib.sha256("".join(self.digests).encode()).hexdigest()[:16]
+
+
+def load(
+    path: Path,
+    image_size: int,
+    channels: int = 3,
+    *,
+    classes: Sequence[str] = (),
+    cache: Path | None = None,
+    memory: int | None = None,
+) -> ImageSet:
+    """Decode every image of a folder, zip or list to squares of `image_size`; unreadable ones are reported, not fatal.
+
+    Args:
+        path: folder, zip or list.
+        image_size: side in pixels; the middle square of an image is scaled to it.
+        channels: 3 for colour, 1 for grey.
+        classes: first folders to keep; empty for all.
+        cache: folder for the array when it does not fit into memory.
+        memory: bytes that it may take in memory; half of what is free by default.
+
+    Raises:
+        InvalidInput: no images, none readable, or a class that is not there.
+    """
+    collection = open_collection(path)
+    names = _of_classes(collection.names, classes)
+    shape = (len(names), image_size, image_size, channels)
+    memory = memory if memory is not None else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    if int(np.prod(shape)) <= memory or cache is None:
+        return _decode_all(collection, names, np.empty(shape, np.uint8))
+    index, array = cache / "images.json", cache / "images.npy"
+    if not index.exists():  # written last, so it is there only with a whole array
+        cache.mkdir(parents=True, exist_ok=True)
+        pixels = np.lib.format.open_memmap(array, mode="w+", dtype=np.uint8, shape=shape)
+        done = _decode_all(collection, names, pixels)
+        pixels.flush()
+        index.write_text(json.dumps([done.names, done.digests, done.dropped]), encoding="utf-8")
+    kept, digests, dropped = json.loads(index.read_text(encoding="utf-8"))
+    stored: NDArray[np.uint8] = np.load(array, mmap_mode="r")
+    return ImageSet(stored[: len(kept)], tuple(kept), tuple(digests), tuple((name, why) for name, why in dropped))
+
+
+def decode(data: bytes, image_size: int, channels: int = 3) -> NDArray[np.uint8]:
+    """Decode one image of any mode to (H, W, C) uint8: upright, its middle square scaled, transparency over white.
+
+    Raises:
+        ValueError: not an image that can be decoded.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            image = flatten(ImageOps.exif_transpose(opened))
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error).split(" <")[0] or type(error).__name__) from error
+    image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.LANCZOS)
+    return np.asarray(image.convert("L" if channels == 1 else "RGB"), np.uint8).reshape(
+        image_size, image_size, channels
+    )
+
+
+def flatten(image: Image.Image) -> Image.Image:
+    """Give an image of any mode as RGB: 16-bit scaled down, transparency over white."""
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image, np.float64)
+        values = values / 257 if values.max(initial=0) > 255 else values
+        image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _of_classes(names: Sequence[str], classes: Sequence[str]) -> list[str]:
+    if not classes:
+        return list(names)
+    known = sorted({name.split("/")[0] for name in names if "/" in name})
+    missing = sorted(set(classes) - set(known))
+    if missing:
+        words = ", ".join(known) or "none"
+        raise InvalidInput(
+            "unknown_name",
+            f"There is no class folder {missing[0]} in the data. Known: {words}.",
+            field="classes",
+            given=missing[0],
+            allowed=words,
+        )
+    return [name for name in names if name.split("/")[0] in classes]
+
+
+def _decode_all(collection: Collection, names: Sequence[str], pixels: NDArray[np.uint8]) -> ImageSet:
+    """Fill `pixels` from the front with the images that can be decoded."""
+    image_size, channels = pixels.shape[1], pixels.shape[3]
+
+    def one(name: str) -> tuple[str, NDArray[np.uint8] | None, str]:
+        try:
+            data = collection.read(name)
+            return name, decode(data, image_size, channels), hashlib.sha256(data).hexdigest()
+        except (OSError, ValueError) as error:
+            return name, None, str(error)
+
+    kept: list[str] = []
+    digests: list[str] = []
+    dropped: list[tuple[str, str]] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for name, image, note in pool.map(one, names):
+            if image is None:
+                dropped.append((name, note))
+                continue
+            pixels[len(kept)] = image
+            kept.append(name)
+            digests.append(note)
+    if not kept:
+        name, why = dropped[0]
+        raise InvalidInput("no_images", f"None of {len(dropped)} images can be read; {name}: {why}", field="data")
+    return ImageSet(pixels[: len(kept)], tuple(kept), tuple(digests), tuple(dropped))

@@ -1,0 +1,1 @@
+"""Training of denoising networks: recipes, the loop, checkpoints that can be sampled and resumed."""

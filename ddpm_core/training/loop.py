@@ -1,0 +1,143 @@
+"""The loop of a run: steps, figures, validations, checkpoints, and when to stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+
+from ddpm_core.training.logbook import Logbook
+from ddpm_core.training.trainer import Progress, Trainer, diverged, learning_rate
+
+Report = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop before the recipe's end: at a step, after some minutes, or when `stop` says so."""
+
+    max_steps: int | None = None
+    max_minutes: float | None = None
+    stop: Callable[[], bool] = lambda: False
+
+
+NO_LIMITS = Limits()
+
+
+def run(trainer: Trainer, folder: Path, limits: Limits, report: Report) -> Progress:
+    """Train to the recipe's end or a limit, and leave a checkpoint of the last step.
+
+    Args:
+        trainer: at any step.
+        folder: of the run; takes checkpoints, metrics and sample grids.
+        limits: what may end it early.
+        report: called with each row of the metrics.
+
+    Raises:
+        InvalidInput: the loss or the weights are no longer finite; the last checkpoint is from before.
+        OSError: something could not be written (a full disk); the last good checkpoint stays.
+    """
+    recipe, progress = trainer.recipe, trainer.progress
+    book = Logbook(folder, progress.step) if trainer.accelerator.is_main_process else None
+    clock = _Clock(progress)
+    last_step = recipe.steps if limits.max_steps is None else min(recipe.steps, limits.max_steps)
+    sums = torch.zeros(3, device=trainer.accelerator.device)  # loss, gradient norm, steps
+    saved_step, stop = progress.step, progress.step >= last_step
+
+    def log(**figures: float) -> None:
+        row = {"step": progress.step, "images": progress.images, **figures}
+        if book is not None:
+            book.row(row)
+            report(row)
+
+    def save(*, best: bool) -> None:
+        nonlocal saved_step
+        if book is not None:
+            trainer.save(folder, best=best)
+            book.curve()
+        clock.saved, saved_step = time.monotonic(), progress.step
+
+    try:
+        while not stop:
+            sums += trainer.step()
+            clock.tick()
+            if progress.step % recipe.log_every == 0 or progress.step == last_step:
+                loss, norm = _means(sums, progress.step)
+                rate = learning_rate(recipe, progress.step - 1)
+                log(loss=loss, learning_rate=rate, gradient_norm=norm, images_per_second=clock.speed())
+            stop = _agreed(trainer, progress.step >= last_step or limits.stop() or clock.over(limits.max_minutes))
+            if len(trainer.held_back) and (_due(progress.step, recipe.validate_every) or progress.step == recipe.steps):
+                loss = _validation(trainer)
+                better = loss < progress.best
+                progress.best, progress.stale = min(progress.best, loss), 0 if better else progress.stale + 1
+                log(validation_loss=loss)
+                stop = stop or 0 < recipe.patience <= progress.stale
+                if better:
+                    save(best=True)
+            if book is not None and _due(progress.step, recipe.sample_every):
+                book.grid(progress.step, trainer.samples())
+            due = stop or _due(progress.step, recipe.checkpoint_every) or clock.due(recipe.checkpoint_minutes)
+            if due and saved_step != progress.step:
+                save(best=not len(trainer.held_back))
+    finally:
+        if book is not None:
+            book.close()
+    return progress
+
+
+class _Clock:
+    """The times that a loop asks for."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._earlier = progress, progress.seconds
+        self._began = self._logged = self.saved = time.monotonic()
+        self._logged_images = progress.images
+
+    def tick(self) -> None:
+        self._progress.seconds = self._earlier + time.monotonic() - self._began
+
+    def speed(self) -> float:
+        """Images a second since the last call."""
+        now, images = time.monotonic(), self._progress.images
+        speed = (images - self._logged_images) / (now - self._logged)
+        self._logged, self._logged_images = now, images
+        return speed
+
+    def over(self, minutes: float | None) -> bool:
+        return minutes is not None and time.monotonic() - self._began >= 60 * minutes
+
+    def due(self, minutes: float) -> bool:
+        return 0 < 60 * minutes <= time.monotonic() - self.saved
+
+
+def _means(sums: torch.Tensor, step: int) -> tuple[float, float]:
+    """Give the mean loss and gradient norm since the last call, over all processes, and start anew."""
+    loss, norm, steps = sums.tolist()
+    sums.zero_()
+    if not math.isfinite(loss):
+        raise diverged(step)
+    return loss / steps, norm / steps
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _agreed(trainer: Trainer, stop: bool) -> bool:
+    """Stop when any process wants to."""
+    if trainer.accelerator.num_processes == 1:
+        return stop
+    flag = torch.tensor(float(stop), device=trainer.accelerator.device)
+    return bool(trainer.accelerator.reduce(flag, "sum") > 0)
+
+
+def _validation(trainer: Trainer) -> float:
+    """Validate in the first process and tell the others, so that all decide alike."""
+    shared = [trainer.validate() if trainer.accelerator.is_main_process else 0.0]
+    return float(broadcast_object_list(shared)[0])

@@ -1,0 +1,41 @@
+"""The networks that can be trained, by the name of their class."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import nn
+
+from ddpm_core.bundle import build_network
+from ddpm_core.training.recipe import Recipe, unknown
+
+NETWORKS = ("AttentionUNet", "UNet2DModel")
+
+
+def build(recipe: Recipe) -> nn.Module:
+    """Make the recipe's network with fresh weights, for images of the recipe's size, channels and patch.
+
+    Raises:
+        InvalidInput: an unknown class or setting, with the nearest known one.
+    """
+    settings = dict(recipe.network)
+    name = settings.pop("class")
+    channels, side = recipe.channels * recipe.patch**2, recipe.image_size // recipe.patch
+    shape: dict[str, Any]
+    match name:
+        case "UNet2DModel":
+            from diffusers import UNet2DModel as Network
+
+            shape = {"in_channels": channels, "out_channels": channels, "sample_size": side}
+        case "AttentionUNet":
+            from ddpm_core.unet import AttentionUNet as Network
+
+            shape = {"channels": channels}
+        case _:
+            raise unknown("network class", name, NETWORKS)
+    allowed = [key for key in inspect.signature(Network.__init__).parameters if key not in ("self", *shape)]
+    for key in settings:
+        if key not in allowed:
+            raise unknown(f"setting of {name} called", key, allowed)
+    return build_network({"_class_name": name, **settings, **shape})

@@ -1,0 +1,95 @@
+"""What the network is asked, and how its answer is judged."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ddpm_core.denoiser import Prediction
+from ddpm_core.schedule import NoiseSchedule
+from ddpm_core.training.recipe import Loss
+
+
+class Objective(nn.Module):
+    """The training loss: (network, clean images) → a loss per image.
+
+    Args:
+        schedule: ᾱ per level.
+        prediction: what the network predicts: ε, v or the clean image.
+        loss: the distance between prediction and target.
+        min_snr: γ of the Min-SNR weighting (Hang et al. 2023); 0 for none.
+        stratified: spread timesteps evenly over a batch, which lowers the variance of the loss.
+        patch: pixel-unshuffle factor in front of the network.
+    """
+
+    signal: Tensor
+    noise: Tensor
+    weight: Tensor
+
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        prediction: Prediction,
+        *,
+        loss: Loss = Loss.MSE,
+        min_snr: float = 5.0,
+        stratified: bool = True,
+        patch: int = 1,
+    ) -> None:
+        super().__init__()
+        self.prediction, self.loss, self.stratified, self.patch = prediction, loss, stratified, patch
+        self.num_levels = schedule.num_levels
+        a = torch.tensor(schedule.alpha_bar[1:])  # index is the timestep t = level − 1
+        self.register_buffer("signal", a.sqrt().float())
+        self.register_buffer("noise", (1 - a).sqrt().float())
+        self.register_buffer("weight", _min_snr_weight(a / (1 - a), prediction, min_snr).float())
+
+    def timesteps(self, count: int) -> Tensor:
+        """Draw `count` timesteps, (B,) int64, from torch's global generator."""
+        device = self.signal.device
+        u = torch.rand(count, device=device)
+        if self.stratified:
+            u = (torch.arange(count, device=device) + u) / count
+        return (u * self.num_levels).long().clamp_(max=self.num_levels - 1)
+
+    def forward(self, network: nn.Module, x0: Tensor, t: Tensor) -> Tensor:
+        """Noise x0 (B, C, H, W) to timesteps t (B,), ask the network, and give the weighted loss (B,)."""
+        signal, noise = self.signal[t].view(-1, 1, 1, 1), self.noise[t].view(-1, 1, 1, 1)
+        e = torch.randn_like(x0)
+        x = signal * x0 + noise * e
+        match self.prediction:
+            case Prediction.EPSILON:
+                target = e
+            case Prediction.V:
+                target = signal * e - noise * x0
+            case Prediction.SAMPLE:
+                target = x0
+        if self.patch > 1:  # a permutation of pixels: the distance is the same on either side of it
+            x, target = F.pixel_unshuffle(x, self.patch), F.pixel_unshuffle(target, self.patch)
+        out = network(x.contiguous(memory_format=torch.channels_last), t)
+        out = out if isinstance(out, Tensor) else out.sample
+        return self.weight[t] * self._distance(out.float(), target).mean(dim=(1, 2, 3))
+
+    def _distance(self, out: Tensor, target: Tensor) -> Tensor:
+        match self.loss:
+            case Loss.MSE:
+                return F.mse_loss(out, target, reduction="none")
+            case Loss.L1:
+                return F.l1_loss(out, target, reduction="none")
+            case Loss.HUBER:
+                return F.huber_loss(out, target, reduction="none")
+
+
+def _min_snr_weight(snr: Tensor, prediction: Prediction, gamma: float) -> Tensor:
+    """Weight per timestep: min(SNR, γ) over what the prediction's own loss already weighs by."""
+    if gamma == 0:
+        return torch.ones_like(snr)
+    capped = snr.clamp(max=gamma)
+    match prediction:
+        case Prediction.EPSILON:
+            return capped / snr
+        case Prediction.V:
+            return capped / (snr + 1)
+        case Prediction.SAMPLE:
+            return capped

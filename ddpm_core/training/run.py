@@ -1,0 +1,162 @@
+"""A run is a folder: starting one, and going on with it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate import Accelerator, PartialState
+from torch import nn
+
+from ddpm_core.bundle import Manifest, write_bundle
+from ddpm_core.data.images import ImageSet, load
+from ddpm_core.data.split import split
+from ddpm_core.data.stream import Stream
+from ddpm_core.errors import InvalidInput
+from ddpm_core.training import checkpoint, loop, machine
+from ddpm_core.training import recipe as recipes
+from ddpm_core.training.card import model_card
+from ddpm_core.training.loop import NO_LIMITS, Limits, Report
+from ddpm_core.training.recipe import Precision, Recipe
+from ddpm_core.training.trainer import Progress, Trainer, noise_schedule
+
+RECIPE = "recipe.yaml"
+
+
+def train(
+    data: Path, out: Path, recipe: Recipe, limits: Limits = NO_LIMITS, report: Report = lambda _: None
+) -> Progress:
+    """Start a run.
+
+    Args:
+        data: folder, zip or list of images.
+        out: the run's folder; must not hold a run already.
+        recipe: the settings.
+        limits: what may end it before the recipe's end.
+        report: called with each row of the metrics.
+
+    Raises:
+        InvalidInput: a run that exists, unusable data or settings, or numbers that are no longer finite.
+        OSError: a full disk; the last good checkpoint stays.
+    """
+    accelerator = _accelerator(recipe)
+    if accelerator.is_main_process:
+        if (out / RECIPE).exists():
+            raise InvalidInput(
+                "run_exists", f"{out} already holds a run; `ddpm resume` goes on with it.", field="out", given=str(out)
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        recipe = replace(recipe, data=str(data.resolve()))
+        _write(out, recipe)
+    return _run(out, replace(recipe, data=str(data.resolve())), accelerator, None, limits, report)
+
+
+def resume(
+    run: Path, overrides: Sequence[str] = (), limits: Limits = NO_LIMITS, report: Report = lambda _: None
+) -> Progress:
+    """Go on with a run from its newest whole checkpoint, or from its start when there is none yet.
+
+    Args:
+        run: the run's folder.
+        overrides: settings to change from here on, such as ``steps=200000``.
+        limits: what may end it before the recipe's end.
+        report: called with each row of the metrics.
+
+    Raises:
+        InvalidInput: no run there, or as for `train`.
+        OSError: a full disk; the last good checkpoint stays.
+    """
+    if not (run / RECIPE).exists():
+        raise InvalidInput("no_run", f"There is no run in {run}: {RECIPE} is missing.", field="run", given=str(run))
+    recipe = recipes.read(run / RECIPE, overrides)
+    accelerator = _accelerator(recipe)
+    if accelerator.is_main_process and overrides:
+        _write(run, recipe)
+    start = checkpoint.latest(run) if any((run / "checkpoints").glob("step-*")) else None
+    return _run(run, recipe, accelerator, start, limits, report)
+
+
+def _run(
+    folder: Path, recipe: Recipe, accelerator: Accelerator, start: Path | None, limits: Limits, report: Report
+) -> Progress:
+    with accelerator.main_process_first():
+        images = load(
+            Path(recipe.data), recipe.image_size, recipe.channels, classes=recipe.classes, cache=folder / "cache"
+        )
+    kept, held = split(images.names, images.digests, recipe.validation, recipe.person_pattern)
+    if not kept or not held:  # too few to split
+        kept, held = list(range(len(images.names))), []
+    if accelerator.is_main_process:
+        report(_about(images, kept, held))
+    training = Stream(images.pixels, kept, accelerator.device, seed=recipe.seed, flip=recipe.flip, crop=recipe.crop)
+    provenance = {
+        "data": Path(recipe.data).name,
+        "data_fingerprint": images.fingerprint,
+        "training_images": len(kept),
+        "held_back_images": len(held),
+        "terms": recipe.terms,
+        "recipe": {key: value for key, value in recipe.to_dict().items() if key != "data"},
+    }
+
+    def write(path: Path, network: nn.Module, progress: Progress) -> None:
+        _write_bundle(path, network, recipe, {**provenance, **_seen(progress)})
+
+    trainer = Trainer(recipe, accelerator, training, Stream(images.pixels, held, accelerator.device), write)
+    if start is not None:
+        trainer.load(start)
+    with _stopped_by_signal() as asked:
+        return loop.run(trainer, folder, replace(limits, stop=lambda: asked() or limits.stop()), report)
+
+
+def _accelerator(recipe: Recipe) -> Accelerator:
+    precision = machine.precision_for(recipe.precision, PartialState().device)
+    return Accelerator(mixed_precision="no" if precision is Precision.FP32 else precision.value)
+
+
+def _write(folder: Path, recipe: Recipe) -> None:
+    text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
+    (folder / RECIPE).write_text(text, encoding="utf-8")
+
+
+def _about(images: ImageSet, kept: Sequence[int], held: Sequence[int]) -> Mapping[str, Any]:
+    return {"training_images": len(kept), "held_back_images": len(held), "dropped": images.dropped}
+
+
+def _seen(progress: Progress) -> Mapping[str, Any]:
+    return {"steps": progress.step, "images_seen": progress.images, "seconds": round(progress.seconds)}
+
+
+def _write_bundle(path: Path, network: nn.Module, recipe: Recipe, provenance: Mapping[str, Any]) -> None:
+    manifest = Manifest(
+        name=recipe.name,
+        version="0.1",
+        domain=recipe.domain,  # type: ignore[arg-type]  # checked by the recipe
+        image_size=recipe.image_size,
+        channels=recipe.channels,  # type: ignore[arg-type]
+        patch=recipe.patch,  # type: ignore[arg-type]
+        prediction_type=recipe.prediction,
+        provenance=dict(provenance),
+    )
+    write_bundle(path, network, noise_schedule(recipe).config, manifest, model_card(manifest))
+
+
+@contextmanager
+def _stopped_by_signal() -> Iterator[Any]:
+    """Turn SIGTERM and SIGINT into a wish to stop after the step under way, with a checkpoint."""
+    asked = False
+
+    def note(*_: Any) -> None:
+        nonlocal asked
+        asked = True
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

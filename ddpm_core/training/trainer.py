@@ -1,0 +1,223 @@
+"""A network in training: one optimizer step is a function of the state and the step's number."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ddpm_core import schedule as schedules
+from ddpm_core.bundle import fit_weights, read_bundle
+from ddpm_core.data.stream import Stream
+from ddpm_core.errors import InvalidInput
+from ddpm_core.schedule import NoiseSchedule
+from ddpm_core.training import checkpoint, machine, samples
+from ddpm_core.training.ema import Ema
+from ddpm_core.training.networks import build
+from ddpm_core.training.objective import Objective
+from ddpm_core.training.recipe import Decay, Recipe, Schedule
+
+MAX_VALIDATION_IMAGES = 512
+_STEP_SEEDS, _VALIDATION_SEED = 2**32, 2**63
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        step: optimizer steps made.
+        images: images seen, which is also the position in the stream.
+        best: lowest validation loss so far.
+        stale: validations since then.
+        seconds: time spent training, over all sittings.
+    """
+
+    step: int = 0
+    images: int = 0
+    best: float = math.inf
+    stale: int = 0
+    seconds: float = 0.0
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Give the learning rate of step 0..steps−1: linear warm-up, a plateau, then the decay over the last share."""
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / recipe.warmup
+    start = recipe.steps * (1 - recipe.decay_share)
+    if recipe.decay is Decay.NONE or step <= start:
+        return recipe.learning_rate
+    done = min(1.0, (step - start) / (recipe.steps - start))
+    return recipe.learning_rate * (1 - done if recipe.decay is Decay.LINEAR else (1 + math.cos(math.pi * done)) / 2)
+
+
+def noise_schedule(recipe: Recipe) -> NoiseSchedule:
+    """Make the recipe's noise schedule."""
+    match recipe.schedule:
+        case Schedule.LINEAR:
+            return schedules.linear(recipe.num_levels)
+        case Schedule.COSINE:
+            return schedules.cosine(recipe.num_levels)
+
+
+class Trainer:
+    """One network in training on one stream of images; `loop.run` calls its methods in turn.
+
+    Args:
+        recipe: the settings.
+        accelerator: the device, and the other processes when there are several.
+        training, held_back: the images.
+        write_bundle: writes the averaged network as a bundle into a folder.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        training: Stream,
+        held_back: Stream,
+        write_bundle: Callable[[Path, nn.Module, Progress], None],
+    ) -> None:
+        world = accelerator.num_processes
+        if recipe.batch % (world * recipe.accumulate):
+            raise InvalidInput(
+                "out_of_range",
+                f"batch = {recipe.batch} cannot be shared by {world} processes × accumulate = {recipe.accumulate}.",
+                field="batch",
+                given=recipe.batch,
+                allowed=f"a multiple of {world * recipe.accumulate}",
+            )
+        self.recipe, self.accelerator, self.training, self.held_back = recipe, accelerator, training, held_back
+        self._write_bundle = write_bundle
+        self.progress = Progress()
+        self.schedule = noise_schedule(recipe)
+        set_seed(recipe.seed)
+        self.network = build(recipe).to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = Ema(self.network, recipe.ema_half_life, recipe.ema_ramp)
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=recipe.learning_rate,
+            betas=(recipe.betas[0], recipe.betas[1]),
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+        self.model, self.optimizer = accelerator.prepare(self.network, optimizer)
+        self.forward = self.model
+        if recipe.compile and machine.can_compile(accelerator.device):
+            self.forward = torch.compile(self.model)
+        self.objective = Objective(
+            self.schedule,
+            recipe.prediction,
+            loss=recipe.loss,
+            min_snr=recipe.min_snr,
+            stratified=recipe.stratified,
+            patch=recipe.patch,
+        ).to(accelerator.device)
+
+    def load(self, folder: Path) -> None:
+        """Take up the state of a checkpoint.
+
+        Raises:
+            InvalidInput: it belongs to another network.
+        """
+        weights, state = checkpoint.load(folder)
+        fit_weights(self.network, weights, folder)
+        self.ema.network.load_state_dict(read_bundle(folder).load_network().state_dict())
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.progress = Progress(**state["progress"])
+
+    def save(self, run: Path, *, best: bool) -> None:
+        """Write a checkpoint of this step into the run's folder.
+
+        Raises:
+            InvalidInput: weights that are not finite; nothing is written.
+            OSError: it could not be written; the former checkpoint stays.
+        """
+        if not all(value.isfinite().all() for value in self.network.state_dict().values()):
+            raise diverged(self.progress.step)
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {},
+            "progress": asdict(self.progress),
+        }
+        write = lambda path: self._write_bundle(path, self.ema.network, self.progress)  # noqa: E731
+        checkpoint.save(run, self.progress.step, write, self.network, state, best=best)
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """Give the averaged network's loss on held-back images: the same images, noise and timesteps every time."""
+        count = min(len(self.held_back), MAX_VALIDATION_IMAGES)
+        size = max(1, min(count, self.recipe.batch // self.accelerator.num_processes // self.recipe.accumulate))
+        total = torch.zeros((), device=self.accelerator.device)
+        for start in range(0, count, size):
+            torch.manual_seed(_VALIDATION_SEED + start)
+            x0 = self.held_back.images(self.held_back.indices[start : min(start + size, count)])
+            with self.accelerator.autocast():
+                total += self.objective(self.ema.network, x0, self.objective.timesteps(len(x0))).sum()
+        return float(total) / count
+
+    def samples(self) -> NDArray[np.uint8]:
+        """Sample the averaged network: the same seeds every time, as a grid (H, W, 3)."""
+        recipe = self.recipe
+        return samples.draw(
+            self.ema.network,
+            self.schedule,
+            recipe.prediction,
+            (recipe.channels, recipe.image_size, recipe.image_size),
+            range(recipe.samples),
+            patch=recipe.patch,
+            device=self.accelerator.device,
+            dtype=torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32,
+        )
+
+    def step(self) -> Tensor:
+        """Make one optimizer step; give (loss, gradient norm, 1) on the device."""
+        recipe, accelerator, progress = self.recipe, self.accelerator, self.progress
+        rate = learning_rate(recipe, progress.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        parts = accelerator.num_processes * recipe.accumulate
+        count = recipe.batch // parts
+        total = torch.zeros((), device=accelerator.device)
+        self.model.train()
+        for i in range(recipe.accumulate):
+            part = accelerator.process_index * recipe.accumulate + i
+            # All randomness of a step comes from its number: nothing has to be remembered to resume exactly.
+            torch.manual_seed((recipe.seed * _STEP_SEEDS + progress.step) * parts + part)
+            x0 = self.training.batch(progress.images + part * count, count)
+            last = i == recipe.accumulate - 1
+            with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
+                loss = self.objective(self.forward, x0, self.objective.timesteps(count)).mean() / recipe.accumulate
+                accelerator.backward(loss)
+            total += loss.detach()
+        if recipe.clip:
+            norm = accelerator.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        else:
+            norm = torch.zeros((), device=accelerator.device)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        progress.step += 1
+        progress.images += recipe.batch
+        self.ema.update(self.network, recipe.batch, progress.images)
+        return torch.stack([total, norm, torch.ones_like(total)])
+
+
+def diverged(step: int) -> InvalidInput:
+    """Make the error for a run whose numbers are no longer finite."""
+    return InvalidInput(
+        "diverged",
+        f"The loss or the weights are not finite at step {step}; the last checkpoint is from before."
+        " Resume with a lower learning_rate, a longer warmup or precision=fp32.",
+        field="learning_rate",
+    )
