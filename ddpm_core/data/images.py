@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Sequence
@@ -13,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from ddpm_core import faces
 from ddpm_core.data.collection import Collection, open_collection
 from ddpm_core.errors import InvalidInput
 
@@ -82,32 +82,15 @@ def load(
 
 
 def decode(data: bytes, image_size: int, channels: int = 3) -> NDArray[np.uint8]:
-    """Decode one image of any mode to (H, W, C) uint8: upright, its middle square scaled, transparency over white.
+    """Decode one image of any kind to (H, W, C) uint8: upright, its middle square scaled, transparency over white.
 
     Raises:
-        ValueError: not an image that can be decoded.
+        InvalidInput: not an image that can be decoded.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            image = flatten(ImageOps.exif_transpose(opened))
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error).split(" <")[0] or type(error).__name__) from error
-    image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.LANCZOS)
-    return np.asarray(image.convert("L" if channels == 1 else "RGB"), np.uint8).reshape(
+    image = ImageOps.fit(faces.decode(data).pixels, (image_size, image_size), Image.Resampling.LANCZOS)
+    return np.asarray(image if channels == 3 else image.convert("L"), np.uint8).reshape(
         image_size, image_size, channels
     )
-
-
-def flatten(image: Image.Image) -> Image.Image:
-    """Give an image of any mode as RGB: 16-bit scaled down, transparency over white."""
-    if image.mode.startswith(("I", "F")):
-        values = np.asarray(image, np.float64)
-        values = values / 257 if values.max(initial=0) > 255 else values
-        image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
 
 
 def _of_classes(names: Sequence[str], classes: Sequence[str]) -> list[str]:
