@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from typing import Any
@@ -18,6 +19,7 @@ STATUS: dict[str, int] = {
     "method_not_allowed": 405,
     "not_acceptable": 406,
     "too_large": 413,
+    "too_many_pixels": 413,
     "not_an_image": 415,
     "unsupported_media_type": 415,
     "rate_limited": 429,
@@ -133,5 +135,7 @@ class InvalidRequest(ApiError, ValueError):
 
 def refused(code: str, field: str, given: Any, allowed: str) -> InvalidRequest:
     """The usual refusal of one field's value, its sentence made of the parts."""
-    message = f"{field}: {shown(given)} is not allowed; allowed: {allowed}."
+    short = shown(given)
+    said = json.dumps(short, ensure_ascii=False) if short == given else short
+    message = f"{field}: {said} is not allowed; allowed: {allowed}."
     return InvalidRequest(code, message, field=field, given=given, allowed=allowed)

@@ -11,13 +11,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from ddpm_api.fields import OutputFormat
 
-_XMP = "XML:com.adobe.xmp"
-
 
 def contact_sheet(files: Sequence[bytes], output_format: OutputFormat) -> bytes:
     """The pictures side by side in rows, as near to a square as they go; unequal sizes are centred in their cell.
 
-    The first picture's XMP (its AI-generated mark) is the sheet's; a sheet of PNGs has their texts too, numbered.
+    The sheet carries the first picture's mark (XMP) and, in the same file format, its parameters.
 
     Raises:
         ValueError: no picture.
@@ -32,21 +30,19 @@ def contact_sheet(files: Sequence[bytes], output_format: OutputFormat) -> bytes:
         row, column = divmod(index, columns)
         corner = (column * width + (width - picture.width) // 2, row * height + (height - picture.height) // 2)
         sheet.paste(picture.convert("RGB"), corner)
-    return _saved(sheet, output_format, pictures)
+    return _saved(sheet, output_format, pictures[0])
 
 
-def _saved(sheet: Image.Image, output_format: OutputFormat, pictures: Sequence[Image.Image]) -> bytes:
+def _saved(sheet: Image.Image, output_format: OutputFormat, first: Image.Image) -> bytes:
     file = io.BytesIO()
-    xmp = next((picture.info["xmp"] for picture in pictures if "xmp" in picture.info), b"")
+    xmp: bytes = first.info.get("xmp", b"")
     if output_format is OutputFormat.PNG:
         texts = PngInfo()
         if xmp:
-            texts.add_itxt(_XMP, xmp.decode("utf-8"))
-        for index, picture in enumerate(pictures):
-            for key, text in picture.info.items():
-                if isinstance(text, str) and key != _XMP:
-                    texts.add_itxt(f"{key} {index}", text)
+            texts.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8"))
+        if "parameters" in first.info:
+            texts.add_text("parameters", first.info["parameters"])
         sheet.save(file, "PNG", pnginfo=texts)
     else:
-        sheet.save(file, output_format.value, quality=95, xmp=xmp)
+        sheet.save(file, output_format.value, quality=95, xmp=xmp, exif=first.info.get("exif", b""))
     return file.getvalue()

@@ -26,25 +26,28 @@ class Kind(StrEnum):
 
 
 class Offer(NamedTuple):
-    """One way to answer, and its media type."""
+    """One way to answer, its media type, and the file format of its pictures."""
 
     kind: Kind
     content_type: str
+    output_format: OutputFormat
 
 
-_OTHERS = (Offer(Kind.JSON, JSON), Offer(Kind.NDJSON, "application/x-ndjson"), Offer(Kind.SSE, "text/event-stream"))
+_OTHERS = {Kind.JSON: JSON, Kind.NDJSON: "application/x-ndjson", Kind.SSE: "text/event-stream"}
 
 
 class Rendering:
     """Turns the events of one request into the bytes of its answer.
 
     ``status``, ``content_type`` and ``retry_after`` are those of the answer; they change only by an error that comes
-    before anything was sent, which is answered as JSON whatever was asked for.
+    before anything was sent, which is answered as JSON whatever was asked for. ``output_format`` is what pictures are
+    best encoded in.
     """
 
     def __init__(self, offer: Offer) -> None:
         self.kind = offer.kind
         self.content_type = offer.content_type
+        self.output_format = offer.output_format
         self.status = 200
         self.retry_after: int | None = None
         self._sent = False
@@ -82,7 +85,7 @@ class Rendering:
         files = [image.data for image in result.images]
         if len(files) == 1 and result.images[0].content_type == self.content_type:
             return files[0]
-        return contact_sheet(files, OutputFormat(self.content_type.removeprefix("image/")))
+        return contact_sheet(files, self.output_format)
 
     def _refuse(self, error: Error) -> bytes:
         self.status, self.content_type, self.retry_after = error.status, JSON, error.retry_after
@@ -116,11 +119,12 @@ def choose(
 
 def _offers(request: GenerateRequest, *, json_first: bool) -> list[Offer]:
     """The ways to answer this request, the one for ``*/*`` first."""
+    json, *streams = [Offer(kind, media, request.output_format) for kind, media in _OTHERS.items()]
     if request.detect_only:
-        return [*_OTHERS]
+        return [json, *streams]
     formats = [request.output_format] if "output_format" in request.model_fields_set else [*OutputFormat]
-    pictures = [Offer(Kind.PICTURE, kind.content_type) for kind in formats]
-    return [_OTHERS[0], *pictures, *_OTHERS[1:]] if json_first else [*pictures, *_OTHERS]
+    pictures = [Offer(Kind.PICTURE, each.content_type, each) for each in formats]
+    return [json, *pictures, *streams] if json_first else [*pictures, json, *streams]
 
 
 class _Range(NamedTuple):

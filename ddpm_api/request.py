@@ -79,7 +79,7 @@ class GenerateRequest(BaseModel):
         None, ge=1, description="network calls, at most the start level; by mode"
     )
     eta: Number = Field(0.0, ge=0, le=1, description="noise added back on the way, for the sampler ddim")
-    guidance_loss_scale: Number = Field(S0_SCALE, ge=0, le=10_000, description="strength of the mode pixel")
+    guidance_loss_scale: Number = Field(S0_SCALE, ge=0, le=1000, description="strength of the mode pixel")
     seed: Integer = Field(-1, ge=-1, le=MAX_SEED, description="-1 = random, reported; image i uses seed + i")
     align: Alignment = Field(Align.AUTO, description="how the face is brought into place")
     face: Integer | None = Field(None, ge=0, description="index into the faces found; absent = the largest")
@@ -106,8 +106,9 @@ class GenerateRequest(BaseModel):
         if self.mode is not Mode.PIXEL and self.guidance_loss_scale != S0_SCALE:
             given = self.guidance_loss_scale
             raise _conflict("guidance_loss_scale", given, f"mode {self.mode} does not use it", "mode pixel")
-        if self.sampler is not Sampler.DDIM and self.eta != 0.0:
-            raise _conflict("eta", self.eta, f"the sampler {self.sampler} has none", "0, or the sampler ddim")
+        if self.eta != 0.0 and (self.sampler is not Sampler.DDIM or self.mode is Mode.PIXEL):
+            user = "mode pixel" if self.mode is Mode.PIXEL else f"the sampler {self.sampler}"
+            raise _conflict("eta", self.eta, f"{user} has none", "0, or the sampler ddim in another mode")
         if self.best_of < self.num_images:
             raise refused("out_of_range", "best_of", self.best_of, f"{self.num_images}..{MAX_IMAGES}")
         if self.mode is Mode.NONE and self.best_of > self.num_images:
@@ -234,14 +235,14 @@ def _explained(problem: ErrorDetails) -> InvalidRequest:
     if isinstance(own, InvalidRequest):
         return InvalidRequest(**own.error.model_dump(exclude={"retry_after"}))
     name, given = str(problem["loc"][0]), problem["input"]
+    kind, allowed = _kind(name), _allowed(name)
     if problem["type"] in {"greater_than_equal", "less_than_equal", "finite_number"}:
-        code = "out_of_range"
-    else:
-        code = "unknown_value" if problem["type"] == "enum" and isinstance(given, str) else "wrong_type"
-    allowed = _allowed(name)
-    if code == "wrong_type" and _kind(name) in {int, float}:
-        allowed = f"{'an integer' if _kind(name) is int else 'a number'}, {allowed}"
-    return refused(code, name, given, allowed)
+        return refused("out_of_range", name, given, allowed)
+    if issubclass(kind, str) and isinstance(given, str):
+        return refused("unknown_value", name, given, allowed)
+    if kind in {int, float}:
+        allowed = f"{'an integer' if kind is int else 'a number'}, {allowed}"
+    return refused("wrong_type", name, given, allowed)
 
 
 def _allowed(name: str) -> str:
@@ -274,7 +275,7 @@ def _typed(name: str, content: str | bytes | bytearray) -> Any:
         try:
             content = content.decode("utf-8")
         except UnicodeDecodeError:
-            return bytes(content)
+            return content
     kind = _kind(name)
     return from_text(content, kind) if kind in {int, float, bool} else content.strip()
 
