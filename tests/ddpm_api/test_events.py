@@ -56,7 +56,7 @@ SHAPES: list[tuple[Event, dict[str, Any]]] = [
 def test_an_event_has_the_shape_of_the_contract(event: Event, shape: dict[str, Any]) -> None:
     line = to_ndjson(event)
     assert json.loads(line) == shape
-    assert list(json.loads(line))[0] == "event"
+    assert next(iter(json.loads(line))) == "event"
 
 
 def test_the_target_comes_with_its_picture_only_if_asked(target: Target) -> None:
