@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -127,13 +127,14 @@ def from_diffusers(config: Mapping[str, Any]) -> NoiseSchedule:
         return _from_betas(np.asarray(config["trained_betas"], dtype=np.float64), config)
     match config.get("beta_schedule", "linear"):
         case "linear":
-            return linear(num_levels, beta_start, beta_end)
+            made = linear(num_levels, beta_start, beta_end)
         case "scaled_linear":
-            return _from_betas(np.linspace(beta_start**0.5, beta_end**0.5, num_levels) ** 2, config)
+            made = _from_betas(np.linspace(beta_start**0.5, beta_end**0.5, num_levels) ** 2, config)
         case "squaredcos_cap_v2":
-            return cosine(num_levels)
+            made = cosine(num_levels)
         case other:
             raise _unsupported("beta_schedule", other, ("linear", "scaled_linear", "squaredcos_cap_v2"))
+    return replace(made, config=dict(config))
 
 
 def _unsupported(key: str, given: Any, allowed: Sequence[Any]) -> InvalidInput:

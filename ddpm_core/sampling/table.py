@@ -149,7 +149,9 @@ def _pairs(schedule: NoiseSchedule, levels: Sequence[int]) -> tuple[Column, Colu
 def build(sampler: Sampler, schedule: NoiseSchedule, levels: Sequence[int], *, eta: float = 0.0) -> StepTable:
     """Make the table of a sampler by its name; `eta` belongs to DDIM alone."""
     makers: Mapping[Sampler, Callable[[], StepTable]] = {
-        Sampler.DDPM: lambda: ddpm(schedule, levels),
+        Sampler.DDPM: lambda: ddpm(
+            schedule, levels, fixed_large=str(schedule.config.get("variance_type")).startswith("fixed_large")
+        ),
         Sampler.DDIM: lambda: ddim(schedule, levels, eta),
         Sampler.DPMPP_2M: lambda: dpmpp_2m(schedule, levels),
     }

@@ -40,6 +40,11 @@ class SampleState:
         """True when no network call is left and `x` is the clean image."""
         return self.position >= len(self.table)
 
+    def to(self, device: torch.device) -> SampleState:
+        """Give this state with its tensors on `device`."""
+        x0_prev, target = (None if t is None else t.to(device) for t in (self.x0_prev, self.target))
+        return replace(self, x=self.x.to(device), x0_prev=x0_prev, target=target)
+
 
 @torch.inference_mode()
 def advance(denoiser: Denoiser, states: Sequence[SampleState]) -> list[SampleState]:

@@ -1,0 +1,107 @@
+"""A bundle made ready to sample: from Python, from the command line and inside the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ddpm_core.bundle import Bundle, read_bundle
+from ddpm_core.denoiser import Denoiser, fastest_dtype
+from ddpm_core.errors import InvalidInput
+from ddpm_core.faces import FaceFinder, Target, align, decode
+from ddpm_core.pixels import to_pixels
+from ddpm_core.plan import Plan, make_plan
+from ddpm_core.sampling import advance
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Pipeline:
+    """A model in memory.
+
+    Attributes:
+        bundle: what the bundle says.
+        denoiser: the network on its device.
+        finder: the face finder of the bundle's domain.
+    """
+
+    def __init__(self, bundle: Bundle, denoiser: Denoiser, finder: FaceFinder) -> None:
+        self.bundle = bundle
+        self.denoiser = denoiser
+        self.finder = finder
+
+    def aim(self, image: bytes, *, align_to: str = "auto", face: int | None = None) -> Target:
+        """Decode an upload and align it to the model's size; `align_to` and `face` as in the request.
+
+        Raises:
+            InvalidInput: not an image, or a box or face that does not exist.
+        """
+        return align(decode(image), self.bundle.manifest.image_size, self.finder, align=align_to, face=face)
+
+    def sample(
+        self,
+        num_images: int = 1,
+        *,
+        image: bytes | None = None,
+        on_step: Callable[[], object] | None = None,
+        **how: Any,
+    ) -> list[Image.Image]:
+        """Make images; with a selfie, faces that resemble it.
+
+        Args:
+            num_images: 1..16.
+            image: the bytes of a selfie; unguided without.
+            on_step: called after each network call of the batch.
+            how: what `make_plan` takes: `mode`, `resemblance`, `sampler`, `num_inference_steps`, `eta`, `seed` …
+
+        Returns:
+            RGB pictures at the model's size, the one of seed `seed` first.
+        """
+        target = None if image is None else self.aim(image).pixels
+        return self.run(make_plan(self.bundle, target, num_images=num_images, **how), on_step)
+
+    def run(self, plan: Plan, on_step: Callable[[], object] | None = None) -> list[Image.Image]:
+        """Carry a plan out: the served step, repeated."""
+        states = [plan.start(self.denoiser.schedule, i).to(self.denoiser.device) for i in range(len(plan.seeds))]
+        while not states[0].done:
+            states = advance(self.denoiser, states)
+            if on_step:
+                on_step()
+        return [Image.fromarray(to_pixels(state.x)) for state in states]
+
+
+def load(path: Path | str, *, device: str | None = None, dtype: str | None = None) -> Pipeline:
+    """Load a bundle.
+
+    Args:
+        path: its folder.
+        device: `cuda` where there is one, else `cpu`, unless said.
+        dtype: `float32`, `bfloat16` or `float16`; the fastest on this machine unless said, found by trying.
+
+    Raises:
+        InvalidInput: a bundle that is not usable, or a dtype that is not known.
+    """
+    bundle = read_bundle(path)
+    if dtype is not None and dtype not in _DTYPES:
+        allowed = ", ".join(_DTYPES)
+        raise InvalidInput(
+            "unknown_value", f"dtype must be one of: {allowed}.", field="dtype", given=dtype, allowed=allowed
+        )
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    network = bundle.load_network()
+    manifest = bundle.manifest
+    patch = manifest.patch
+    example = torch.randn(2, manifest.channels * patch**2, manifest.image_size // patch, manifest.image_size // patch)
+    denoiser = Denoiser(
+        network,
+        bundle.schedule,
+        manifest.prediction_type,
+        patch=patch,
+        device=where,
+        dtype=_DTYPES[dtype] if dtype else fastest_dtype(network, example, where),
+    )
+    return Pipeline(bundle, denoiser, FaceFinder(manifest.domain))

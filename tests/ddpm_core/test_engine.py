@@ -1,0 +1,314 @@
+"""The engine: joining, leaving, order, cancel, poison, memory – with a fake network, and no server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm_core import events
+from ddpm_core.bundle import Bundle
+from ddpm_core.denoiser import Denoiser, Prediction
+from ddpm_core.engine import Busy, StepEngine, measure_max_rows
+from ddpm_core.errors import InvalidInput
+from ddpm_core.events import Event
+from ddpm_core.guidance import low_pass
+from ddpm_core.pixels import to_pixels, to_tensor
+from ddpm_core.plan import Plan, make_plan
+from ddpm_core.sampling import sample
+
+from .conftest import TinyNetwork
+
+
+class FakeNetwork(TinyNetwork):
+    """A network that counts the rows of its calls and can be told to fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[int] = []
+        self.check: Callable[[Tensor, Tensor], None] = lambda x, level: None
+        self.nan_at = -1
+
+    def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+        self.check(x, timestep + 1)
+        self.calls.append(len(x))
+        out = super().forward(x, timestep)
+        return torch.where((timestep + 1 == self.nan_at).view(-1, 1, 1, 1), torch.nan, out)
+
+
+class Clock:
+    """A clock that a test turns; each look takes a millisecond."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
+@pytest.fixture
+def network() -> FakeNetwork:
+    return FakeNetwork()
+
+
+@pytest.fixture
+def make(network: FakeNetwork, tiny_bundle: Bundle) -> Callable[..., StepEngine]:
+    def make(**settings: object) -> StepEngine:
+        denoiser = Denoiser(network, tiny_bundle.schedule, Prediction.EPSILON)
+        defaults: dict[str, object] = {"max_rows": 8, "seconds_per_row": 0.001, "clock": Clock()}
+        return StepEngine(denoiser, **(defaults | settings))  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def plan(tiny_bundle: Bundle) -> Callable[..., Plan]:
+    def plan(steps: int = 4, num_images: int = 1, seed: int = 0, **how: object) -> Plan:
+        return make_plan(tiny_bundle, num_inference_steps=steps, num_images=num_images, seed=seed, **how)  # type: ignore[arg-type]
+
+    return plan
+
+
+MakePlan = Callable[..., Plan]
+MakeEngine = Callable[..., StepEngine]
+
+
+def run(engine: StepEngine) -> Iterator[tuple[str, Event]]:
+    for _ in range(10_000):
+        if not len(engine):
+            return
+        yield from engine.tick()
+    raise AssertionError("the engine does not come to an end")
+
+
+def of(happened: list[tuple[str, Event]], request_id: str) -> list[Event]:
+    return [event for who, event in happened if who == request_id]
+
+
+def test_a_request_is_started_advanced_shown_and_ended(make: MakeEngine, plan: MakePlan) -> None:
+    engine = make()
+    engine.admit("a", plan(steps=3, num_images=2, seed=5))
+    happened = of(list(run(engine)), "a")
+    assert [type(event) for event in happened] == [
+        events.Started,
+        events.Progress,
+        events.Progress,
+        events.Progress,
+        events.Image,
+        events.Image,
+        events.End,
+    ]
+    assert [event.step for event in happened if isinstance(event, events.Progress)] == [1, 2, 3]
+    assert [event.seed for event in happened if isinstance(event, events.Image)] == [5, 6]
+    assert happened[-1].calls == 6
+
+
+def test_its_images_are_those_of_the_offline_loop(make: MakeEngine, plan: MakePlan) -> None:
+    engine = make(max_rows=2)
+    plans = {"a": plan(steps=5, num_images=3, seed=1), "b": plan(steps=3, seed=9, sampler="ddpm")}
+    for request_id, its_plan in plans.items():
+        engine.admit(request_id, its_plan)
+    happened = list(run(engine))
+    for request_id, its_plan in plans.items():
+        expected = sample(
+            engine.denoiser, [its_plan.start(engine.denoiser.schedule, i) for i in range(len(its_plan.seeds))]
+        )
+        images = [event.pixels for event in of(happened, request_id) if isinstance(event, events.Image)]
+        for image, x in zip(images, expected, strict=True):
+            assert np.abs(image.astype(int) - to_pixels(x)).max() <= 1
+
+
+def test_a_request_joins_between_the_steps_of_another(make: MakeEngine, plan: MakePlan, network: FakeNetwork) -> None:
+    engine = make()
+    engine.admit("a", plan(steps=6))
+    engine.tick()
+    engine.tick()
+    engine.admit("b", plan(steps=2))
+    happened = engine.tick()
+    assert {who for who, event in happened if isinstance(event, events.Progress)} == {"a", "b"}
+    assert network.calls == [1, 1, 2]
+
+
+def test_rows_of_one_request_advance_together_even_when_they_need_several_calls(
+    make: MakeEngine, plan: MakePlan, network: FakeNetwork
+) -> None:
+    engine = make(max_rows=2)
+    engine.admit("a", plan(steps=1, num_images=5))
+    list(run(engine))
+    assert network.calls == [2, 2, 1]
+
+
+def test_the_shorter_request_goes_first_and_the_longer_is_told_its_place(make: MakeEngine, plan: MakePlan) -> None:
+    engine = make(max_rows=1, seconds_per_row=1.0)
+    engine.admit("long", plan(steps=50))
+    engine.admit("short", plan(steps=2))
+    happened = list(run(engine))
+    assert next(who for who, event in happened if isinstance(event, events.End)) == "short"
+    assert of(happened, "long")[0] == events.Queued(1)
+
+
+def test_nobody_waits_for_ever_behind_shorter_requests(make: MakeEngine, plan: MakePlan) -> None:
+    """A stream of short requests, one a tick, does not starve a long one."""
+    clock = Clock()
+    engine = make(max_rows=1, seconds_per_row=1.0, clock=clock)
+    engine.admit("long", plan(steps=20))
+    for i in range(100):
+        engine.admit(f"short{i}", plan(steps=2))
+        clock.now += 1.0
+        if "long" in [who for who, event in engine.tick() if isinstance(event, events.End)]:
+            break
+        engine.seconds_per_row = 1.0
+    else:
+        raise AssertionError("the long request never ended")
+
+
+def test_who_leaves_is_dropped_and_the_others_go_on(make: MakeEngine, plan: MakePlan, network: FakeNetwork) -> None:
+    engine = make()
+    for request_id in "abc":
+        engine.admit(request_id, plan(steps=4))
+    engine.tick()
+    assert engine.retain(["a", "c"]) == 1
+    assert "b" not in engine
+    engine.tick()
+    assert network.calls == [3, 2]
+    assert {who for who, event in run(engine) if isinstance(event, events.End)} == {"a", "c"}
+
+
+def test_previews_come_at_intervals_and_show_every_image(make: MakeEngine, plan: MakePlan) -> None:
+    engine = make()
+    engine.admit("a", plan(steps=6, num_images=2), preview_every=2)
+    previews = [event for event in of(list(run(engine)), "a") if isinstance(event, events.Preview)]
+    assert [(preview.step, preview.index) for preview in previews] == [(2, 0), (2, 1), (4, 0), (4, 1)]
+    assert previews[0].pixels.shape == (16, 16, 3)
+
+
+def test_the_best_of_k_are_kept_nearest_first(make: MakeEngine, tiny_bundle: Bundle, target: np.ndarray) -> None:
+    wide = make_plan(tiny_bundle, target, num_images=6, seed=0, resemblance=0.1)
+    engine = make()
+    engine.admit("two", wide, num_images=2)
+    engine.admit("all", wide)
+    happened = list(run(engine))
+    two, everything = ([e for e in of(happened, who) if isinstance(e, events.Image)] for who in ("two", "all"))
+    aim = low_pass(to_tensor(target)[None], 16)
+
+    def distance(image: events.Image) -> float:
+        return float((low_pass(to_tensor(image.pixels)[None], 16) - aim).square().mean())
+
+    assert [image.index for image in two] == [0, 1]
+    assert [image.seed for image in two] == [image.seed for image in sorted(everything, key=distance)[:2]]
+
+
+# Level 800 is met by plans of five steps and not by those of three: that is how a row is poisoned below.
+
+
+def test_a_row_that_fails_alone_is_answered_alone(make: MakeEngine, plan: MakePlan, network: FakeNetwork) -> None:
+    def fail(x: Tensor, level: Tensor) -> None:
+        if (level == 800).any():
+            raise RuntimeError("poison")
+
+    network.check = fail
+    engine = make()
+    for i, request_id in enumerate("abcde"):
+        engine.admit(request_id, plan(steps=5 if request_id == "c" else 3, seed=i))
+    happened = list(run(engine))
+    assert isinstance(of(happened, "c")[-1], events.Failed)
+    assert all(isinstance(of(happened, who)[-1], events.End) for who in "abde")
+
+
+def test_an_image_that_is_no_longer_finite_fails_alone(make: MakeEngine, plan: MakePlan, network: FakeNetwork) -> None:
+    network.nan_at = 800
+    engine = make()
+    engine.admit("good", plan(steps=3))
+    engine.admit("bad", plan(steps=5, sampler="ddpm"))
+    happened = list(run(engine))
+    assert isinstance(of(happened, "bad")[-1], events.Failed)
+    assert isinstance(of(happened, "good")[-1], events.End)
+
+
+def test_a_failure_tells_nothing_of_the_picture(
+    make: MakeEngine, plan: MakePlan, network: FakeNetwork, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(x: Tensor, level: Tensor) -> None:
+        raise RuntimeError(f"secret {x[0, 0, 0, 0]}")
+
+    network.check = fail
+    engine = make()
+    engine.admit("a", plan())
+    (failed,) = [event for _, event in run(engine) if isinstance(event, events.Failed)]
+    assert "secret" not in failed.message + caplog.text
+
+
+def test_out_of_memory_halves_the_calls_for_good_and_loses_nothing(
+    make: MakeEngine, plan: MakePlan, network: FakeNetwork
+) -> None:
+    def small_memory(x: Tensor, level: Tensor) -> None:
+        if len(x) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    network.check = small_memory
+    engine = make(max_rows=8)
+    for i in range(8):
+        engine.admit(str(i), plan(steps=2, seed=i))
+    happened = list(run(engine))
+    assert sum(isinstance(event, events.End) for _, event in happened) == 8
+    assert engine.max_rows == 2
+    assert network.calls == [2] * 8
+
+
+def test_memory_too_small_for_one_image_fails_that_request_with_the_reason(
+    make: MakeEngine, plan: MakePlan, network: FakeNetwork
+) -> None:
+    def no_memory(x: Tensor, level: Tensor) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    network.check = no_memory
+    engine = make()
+    engine.admit("a", plan())
+    assert of(list(run(engine)), "a")[-1].code == "out_of_memory"
+
+
+def test_a_full_engine_says_when_to_come_back(make: MakeEngine, plan: MakePlan) -> None:
+    engine = make(capacity=2, seconds_per_row=3.0)
+    engine.admit("a", plan(steps=4))
+    engine.admit("b", plan(steps=4))
+    with pytest.raises(Busy) as caught:
+        engine.admit("c", plan())
+    assert caught.value.retry_after == 12
+    assert len(engine) == 2
+
+
+def test_more_work_than_allowed_is_refused_with_an_estimate(make: MakeEngine, plan: MakePlan) -> None:
+    engine = make(max_work=100, seconds_per_row=0.5)
+    engine.admit("fits", plan(steps=50, num_images=2))
+    with pytest.raises(InvalidInput, match=r"about 102 s"):
+        engine.admit("a", plan(steps=51, num_images=4))
+    with pytest.raises(InvalidInput):
+        engine.admit("b", plan(steps=30), max_work=20)
+
+
+def test_the_estimate_is_the_pace_so_far(make: MakeEngine, plan: MakePlan, network: FakeNetwork) -> None:
+    clock = Clock()
+
+    def take_two_seconds(x: Tensor, level: Tensor) -> None:
+        clock.now += 2.0
+
+    network.check = take_two_seconds
+    engine = make(clock=clock)
+    engine.admit("a", plan(steps=4))
+    estimates = [event.eta_seconds for _, event in run(engine) if isinstance(event, events.Progress)]
+    assert estimates == pytest.approx([6, 4, 2, 0], abs=0.1)
+
+
+def test_the_batch_size_is_measured_inside_memory(make: MakeEngine, network: FakeNetwork) -> None:
+    def small_memory(x: Tensor, level: Tensor) -> None:
+        if len(x) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    network.check = small_memory
+    rows, seconds = measure_max_rows(make().denoiser, (3, 16, 16))
+    assert rows in (1, 2, 4)
+    assert seconds > 0

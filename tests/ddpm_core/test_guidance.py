@@ -1,0 +1,128 @@
+"""Every guidance is a displacement of the clean image towards the target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm_core import schedule
+from ddpm_core.denoiser import Denoiser, Prediction
+from ddpm_core.guidance import low_pass, low_pass_displacement, pixel_displacement
+from ddpm_core.sampling import SampleState, advance, ddim_raw, noise
+
+from .conftest import TinyNetwork
+
+Displacement = Callable[[Tensor, Tensor, Tensor], Tensor]
+FORMS: dict[str, Displacement] = {
+    "low-pass": lambda r, y, w: low_pass_displacement(r.clamp(-1, 1), y, w, torch.full_like(w, 4), torch.ones_like(w)),
+    "low-pass grey": lambda r, y, w: low_pass_displacement(
+        r.clamp(-1, 1), y, w, torch.full_like(w, 16), torch.zeros_like(w)
+    ),
+    "pixel": lambda r, y, w: pixel_displacement(r, y, 0.1 * w),
+}
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> Displacement:
+    return FORMS[request.param]
+
+
+@pytest.fixture
+def images() -> tuple[Tensor, Tensor]:
+    """Give (r, target), (5, 3, 16, 16): r within and outside [−1, 1]."""
+    g = torch.Generator().manual_seed(0)
+    return 1.5 * torch.randn(5, 3, 16, 16, generator=g), torch.rand(5, 3, 16, 16, generator=g) * 2 - 1
+
+
+def test_strength_nought_moves_nothing(form: Displacement, images: tuple[Tensor, Tensor]) -> None:
+    assert not form(*images, torch.zeros(5)).any()
+
+
+def test_a_target_already_reached_moves_nothing(form: Displacement, images: tuple[Tensor, Tensor]) -> None:
+    _, target = images
+    assert not form(target, target, torch.ones(5)).any()
+
+
+def test_the_image_comes_nearer_to_the_target(form: Displacement, images: tuple[Tensor, Tensor]) -> None:
+    r, target = images
+    x0 = r.clamp(-1, 1)
+    moved = x0 + form(r, target, torch.ones(5))
+    before, after = ((v - target).square().flatten(1).mean(1) for v in (x0, moved))
+    assert (after < before).all()
+
+
+def test_rows_of_different_strength_do_not_touch_each_other(form: Displacement, images: tuple[Tensor, Tensor]) -> None:
+    r, target = images
+    strengths = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
+    together = form(r, target, strengths)
+    for i in range(5):
+        alone = form(r[i : i + 1], target[i : i + 1], strengths[i : i + 1])
+        assert torch.allclose(together[i], alone[0], atol=1e-6)
+
+
+def test_rows_may_have_different_grids(images: tuple[Tensor, Tensor]) -> None:
+    r, target = images
+    x0, one = r.clamp(-1, 1), torch.ones(5)
+    grids = torch.tensor([1.0, 4.0, 5.0, 11.0, 16.0])
+    delta = low_pass_displacement(x0, target, one, grids, one)
+    for i, grid in enumerate(grids):
+        assert torch.allclose(delta[i], low_pass(target[i] - x0[i], int(grid)), atol=1e-5)
+
+
+def test_the_low_pass_keeps_a_flat_image_and_all_of_a_full_grid() -> None:
+    flat, picture = torch.full((1, 3, 16, 16), 0.4), torch.rand(1, 3, 16, 16)
+    for grid in (1, 3, 8, 15, 16):
+        assert torch.allclose(low_pass(flat, grid), flat, atol=1e-6)
+    assert torch.equal(low_pass(picture, 16), picture)
+
+
+@pytest.mark.parametrize("grid", [2, 4, 8])
+def test_the_low_pass_is_area_down_and_bicubic_up(grid: int) -> None:
+    picture = torch.rand(2, 3, 16, 16)
+    down = torch.nn.functional.interpolate(picture, size=(grid, grid), mode="area")
+    up = torch.nn.functional.interpolate(down, size=(16, 16), mode="bicubic")
+    assert torch.allclose(low_pass(picture, grid), up, atol=1e-5)
+
+
+def test_detail_finer_than_the_grid_is_left_to_the_model() -> None:
+    checker = (torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2.0 - 1
+    assert low_pass(checker.expand(1, 3, 16, 16), 4).abs().max() < 1e-6
+
+
+def test_without_chroma_the_colour_differences_stay(images: tuple[Tensor, Tensor]) -> None:
+    r, target = images
+    one = torch.ones(5)
+    delta = low_pass_displacement(r.clamp(-1, 1), target, one, 4 * one, 0 * one)
+    assert torch.allclose(delta[:, 0], delta[:, 1], atol=1e-6)
+    assert torch.allclose(delta[:, 0], delta[:, 2], atol=1e-6)
+
+
+def test_pixel_guidance_is_the_course_loop_written_from_its_equations() -> None:
+    """x' = √ᾱ'·clip(r + Δ) + √(1−ᾱ')·e with Δ = −(s/(M·ᾱ))·sign(clip(r) − y)·1[|r| ≤ 1] and the network's raw e."""
+    ours = schedule.linear()
+    network = TinyNetwork().double()
+    denoiser = Denoiser(network, ours, Prediction.EPSILON, dtype=torch.float64)
+    levels = ours.leading(40)
+    assert levels[:2] == (976, 951)
+    assert levels[-2:] == (1, 0)
+    s, size = 50.0, 3 * 16 * 16
+    y = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
+    table = ddim_raw(ours, levels)
+    from dataclasses import replace
+
+    table = replace(table, pixel=s / (size * ours.alpha_bar[list(levels[:-1])]))
+    state = SampleState(table, 0, noise(0, 0, (3, 16, 16)).double(), target=y)
+    x = state.x
+    for level, following in zip(levels, levels[1:], strict=False):
+        a, b = ours.alpha_bar[level], ours.alpha_bar[following]
+        with torch.no_grad():
+            e = network(x[None], torch.tensor([level - 1]))[0]
+        r = (x - np.sqrt(1 - a) * e) / np.sqrt(a)
+        delta = -(s / (size * a)) * torch.sign(r.clamp(-1, 1) - y) * (r.abs() <= 1)
+        x = np.sqrt(b) * (r + delta).clamp(-1, 1) + np.sqrt(1 - b) * e
+        (state,) = advance(denoiser, [state])
+        assert float((state.x - x).abs().max()) < 1e-9

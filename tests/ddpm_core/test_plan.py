@@ -1,0 +1,173 @@
+"""From what is asked for to a table: modes, the resemblance curve, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ddpm_core import schedule
+from ddpm_core.bundle import Bundle, Manifest
+from ddpm_core.denoiser import Denoiser, Prediction
+from ddpm_core.errors import InvalidInput
+from ddpm_core.plan import RESEMBLANCE, curve, make_plan
+from ddpm_core.pixels import to_tensor
+from ddpm_core.sampling import sample
+from ddpm_core.schedule import NoiseSchedule
+
+from .conftest import GaussianDenoiser
+
+
+def test_a_mode_names_a_point_of_the_curve(tiny_bundle: Bundle, target: np.ndarray) -> None:
+    for mode, position in RESEMBLANCE.items():
+        named = make_plan(tiny_bundle, target, mode=mode, seed=1)
+        placed = make_plan(tiny_bundle, target, resemblance=position, seed=1)
+        assert str(named.table) == str(placed.table)
+        assert named.parameters["resemblance"] == position
+
+
+@pytest.mark.parametrize(
+    ("mode", "sigma", "stop", "grid", "calls"),
+    [("celebrity", 14.4, 2.04, 8, 22), ("likeness", 6.2, 0.96, 16, 18), ("faithful", 2.64, 0.52, 32, 12)],
+)
+def test_the_modes_are_the_measured_points(
+    cosine: NoiseSchedule, mode: str, sigma: float, stop: float, grid: int, calls: int
+) -> None:
+    bundle = bundle_of(cosine, 64)
+    plan = make_plan(bundle, np.zeros((64, 64, 3), np.uint8), mode=mode)
+    sigmas = cosine.sigma_256(64)[plan.table.levels[:-1]]
+    assert plan.calls == calls
+    assert sigmas[0] == pytest.approx(sigma, rel=0.03)
+    assert set(plan.table.grid) == {grid}
+    guided = plan.table.weight > 0
+    assert (sigmas[guided] > stop).all()
+    assert (sigmas[~guided] <= stop).all()
+    assert (np.diff(plan.table.weight) <= 0).all()
+
+
+def test_more_resemblance_starts_nearer_and_pulls_finer_structure() -> None:
+    points = [curve(r) for r in np.linspace(0, 1, 41)]
+    for name, sign in (
+        ("sigma_start", -1),
+        ("sigma_stop", -1),
+        ("grid", 1),
+        ("weight", 1),
+        ("chroma", 1),
+        ("calls", -1),
+    ):
+        values = np.array([getattr(point, name) for point in points])
+        assert (np.diff(values) * sign >= 0).all(), name
+
+
+def test_every_position_has_a_plan_at_every_size(cosine: NoiseSchedule) -> None:
+    for size in (16, 64, 256):
+        for noise_schedule in (cosine, schedule.linear()):
+            bundle = bundle_of(noise_schedule, size)
+            for resemblance in np.linspace(0, 1, 11):
+                plan = make_plan(bundle, np.zeros((size, size, 3), np.uint8), resemblance=float(resemblance))
+                assert plan.table.grid.max() <= size
+
+
+def test_resemblance_brings_the_image_nearer_to_the_target(tiny_bundle: Bundle, target: np.ndarray) -> None:
+    """Of a data set that knows nothing of the target, by the perfect denoiser."""
+    ours = tiny_bundle.schedule
+    denoiser = Denoiser(GaussianDenoiser(ours, 0.0, 0.25), ours, Prediction.EPSILON)
+    y = to_tensor(target)
+    distances = []
+    for resemblance in np.linspace(0, 1, 9):
+        plan = make_plan(tiny_bundle, target, resemblance=float(resemblance), num_images=4, seed=0)
+        x = sample(denoiser, [plan.start(ours, i) for i in range(4)])
+        distances.append(float((x - y).square().mean().sqrt()))
+    assert distances == sorted(distances, reverse=True)
+    assert distances[-1] < 0.5 * distances[0]
+
+
+def test_linear_and_cosine_models_look_alike_at_the_same_resemblance(tiny_bundle: Bundle, target: np.ndarray) -> None:
+    y = to_tensor(target)
+
+    def distance(noise_schedule: NoiseSchedule) -> float:
+        bundle = replace(tiny_bundle, schedule=noise_schedule)
+        denoiser = Denoiser(GaussianDenoiser(noise_schedule, 0.0, 0.25), noise_schedule, Prediction.EPSILON)
+        plan = make_plan(bundle, target, mode="likeness", num_images=8, seed=0)
+        return float((sample(denoiser, [plan.start(noise_schedule, i) for i in range(8)]) - y).square().mean().sqrt())
+
+    assert distance(schedule.linear()) == pytest.approx(distance(schedule.cosine()), rel=0.1)
+
+
+def test_without_a_selfie_a_plan_starts_from_noise_at_the_top(tiny_bundle: Bundle) -> None:
+    plan = make_plan(tiny_bundle, num_inference_steps=10, seed=3)
+    assert plan.table.levels[0] == tiny_bundle.schedule.num_levels
+    assert plan.target is None
+    assert not plan.table.weight.any()
+    assert float(plan.start(tiny_bundle.schedule, 0).x.std()) == pytest.approx(1, abs=0.1)
+
+
+def test_minus_one_is_a_random_seed_that_is_reported(tiny_bundle: Bundle) -> None:
+    plans = [make_plan(tiny_bundle) for _ in range(4)]
+    assert len({plan.seeds for plan in plans}) == 4
+    assert all(plan.parameters["seed"] == plan.seeds[0] for plan in plans)
+
+
+def test_a_grey_model_gets_a_grey_target(tiny_bundle: Bundle, target: np.ndarray) -> None:
+    bundle = replace(tiny_bundle, manifest=tiny_bundle.manifest.model_copy(update={"channels": 1}))
+    plan = make_plan(bundle, target)
+    assert plan.target is not None
+    assert plan.target.shape == plan.start(bundle.schedule, 0).x.shape == (1, 16, 16)
+    assert float(plan.target.abs().max()) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_images", 0),
+        ("num_images", 17),
+        ("seed", -2),
+        ("seed", 2**32),
+        ("eta", -0.1),
+        ("eta", float("nan")),
+        ("resemblance", 1.1),
+        ("resemblance", float("inf")),
+        ("guidance_loss_scale", -1),
+        ("num_inference_steps", 0),
+        ("num_inference_steps", 1001),
+        ("sampler", "euler"),
+        ("mode", "twin"),
+    ],
+)
+def test_what_is_out_of_range_is_refused_by_name(
+    tiny_bundle: Bundle, target: np.ndarray, field: str, value: object
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        make_plan(tiny_bundle, target, **{field: value})
+    assert caught.value.field == field
+    assert caught.value.allowed
+
+
+def test_a_guided_mode_without_a_selfie_is_refused(tiny_bundle: Bundle) -> None:
+    with pytest.raises(InvalidInput, match="needs an image"):
+        make_plan(tiny_bundle, mode="likeness")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"mode": "none", "resemblance": 0.5}, {"mode": "pixel", "resemblance": 0.5}, {"mode": "pixel", "sampler": "ddpm"}],
+)
+def test_what_contradicts_is_refused(tiny_bundle: Bundle, target: np.ndarray, how: dict[str, object]) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        make_plan(tiny_bundle, target, **how)
+    assert caught.value.code == "conflict"
+
+
+def bundle_of(noise_schedule: NoiseSchedule, size: int) -> Bundle:
+    manifest = Manifest(name="tiny", version="1.0", domain="any", image_size=size, prediction_type=Prediction.EPSILON)
+    return Bundle(Path("tiny"), manifest, noise_schedule)
+
+
+def test_targets_keep_their_colours_on_the_way_to_a_tensor(target: np.ndarray) -> None:
+    from ddpm_core.pixels import to_pixels
+
+    assert np.array_equal(to_pixels(to_tensor(target)), target)
+    assert torch.equal(to_tensor(target)[:, 0, 0], torch.tensor([-1.0, 1.0, -1.0]))

@@ -1,0 +1,259 @@
+"""Every sampler: parity with diffusers, an exact oracle, and one contract for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from unittest.mock import patch as patched
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from torch import Tensor
+
+from ddpm_core import schedule
+from ddpm_core.denoiser import Denoiser, Prediction
+from ddpm_core.errors import InvalidInput
+from ddpm_core.sampling import SampleState, Sampler, StepTable, advance, build, ddim, ddpm, noise, sample
+from ddpm_core.schedule import NoiseSchedule
+
+from .conftest import GaussianDenoiser, TinyNetwork
+
+T = 1000
+SCHEDULES = {"linear": ("linear", schedule.linear), "cosine": ("squaredcos_cap_v2", schedule.cosine)}
+
+
+@pytest.fixture(params=SCHEDULES)
+def setting(request: pytest.FixtureRequest) -> tuple[str, NoiseSchedule]:
+    """Give a beta schedule's name in diffusers and ours, with ᾱ exactly as diffusers holds it."""
+    name, ours = SCHEDULES[request.param]
+    theirs = DDPMScheduler(num_train_timesteps=T, beta_schedule=name).alphas_cumprod.double().numpy()
+    assert np.allclose(ours().alpha_bar[1:], theirs, rtol=1e-4, atol=1e-9)
+    return name, NoiseSchedule(np.concatenate([[1.0], theirs]), {})
+
+
+class Exact(Denoiser):
+    """A denoiser in float64 throughout."""
+
+    def __init__(self, network: torch.nn.Module, noise_schedule: NoiseSchedule) -> None:
+        super().__init__(network, noise_schedule, Prediction.EPSILON, dtype=torch.float64)
+
+
+def start() -> Tensor:
+    return noise(1, 0, (3, 16, 16)).double()
+
+
+def run_ours(denoiser: Denoiser, table: StepTable) -> list[Tensor]:
+    state = SampleState(table, 1, start())
+    trace = []
+    while not state.done:
+        (state,) = advance(denoiser, [state])
+        trace.append(state.x)
+    return trace
+
+
+def run_theirs(network: torch.nn.Module, scheduler: object, steps: int, **kwargs: object) -> list[Tensor]:
+    """The reference loop of diffusers' own pipelines, with our noise."""
+    scheduler.set_timesteps(steps)
+    x, trace = start()[None], []
+    for k, t in enumerate(scheduler.timesteps):
+        z = noise(1, k + 1, (3, 16, 16)).double()[None]
+        with torch.no_grad():
+            epsilon = network(x, t[None])
+        more = {**kwargs, "variance_noise": z} if kwargs.get("eta") else kwargs
+        with patched("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, z=z, **__: z):
+            x = scheduler.step(epsilon, t, x, **more).prev_sample
+        trace.append(x[0])
+    return trace
+
+
+def worst(ours: list[Tensor], theirs: list[Tensor]) -> float:
+    assert len(ours) == len(theirs)
+    return max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 10, 50, 250])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_ddim_is_diffusers_ddim(setting: tuple[str, NoiseSchedule], steps: int, eta: float) -> None:
+    name, ours = setting
+    ref = DDIMScheduler(num_train_timesteps=T, beta_schedule=name, timestep_spacing="trailing", set_alpha_to_one=True)
+    ref.alphas_cumprod = ref.alphas_cumprod.double()
+    ref.final_alpha_cumprod = torch.tensor(1.0, dtype=torch.float64)
+    network = TinyNetwork().double()
+    theirs = run_theirs(network, ref, steps, eta=eta, use_clipped_model_output=True)
+    assert worst(run_ours(Exact(network, ours), ddim(ours, ours.trailing(T, steps), eta)), theirs) < 1e-10
+
+
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
+@pytest.mark.parametrize("steps", [2, 10, 100])
+def test_ddpm_is_diffusers_ddpm(setting: tuple[str, NoiseSchedule], steps: int, variance: str) -> None:
+    name, ours = setting
+    ref = DDPMScheduler(num_train_timesteps=T, beta_schedule=name, timestep_spacing="trailing", variance_type=variance)
+    ref.alphas_cumprod = ref.alphas_cumprod.double()
+    ref.one = torch.tensor(1.0, dtype=torch.float64)
+    network = TinyNetwork().double()
+    table = ddpm(ours, ours.trailing(T, steps), fixed_large=variance == "fixed_large")
+    # The last call is left out: diffusers adds noise to the finished image with fixed_large and skipped levels.
+    assert worst(run_ours(Exact(network, ours), table)[:-1], run_theirs(network, ref, steps)[:-1]) < 1e-9
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("steps", [2, 5, 10, 20, 50])
+def test_dpmpp_2m_is_diffusers_multistep(setting: tuple[str, NoiseSchedule], steps: int) -> None:
+    name, ours = setting
+    ref = DPMSolverMultistepScheduler(
+        num_train_timesteps=T,
+        beta_schedule=name,
+        timestep_spacing="trailing",
+        solver_order=2,
+        algorithm_type="dpmsolver++",
+        solver_type="midpoint",
+        final_sigmas_type="zero",
+        lower_order_final=True,
+        thresholding=True,
+        sample_max_value=1.0,
+    )
+    ref.set_timesteps(steps)
+    levels = ours.trailing(T, steps)
+    sigmas = torch.tensor(ours.sigma[list(levels)], dtype=torch.float64)
+    original = ref.set_timesteps
+
+    def set_exact(n: int) -> None:
+        original(n)
+        ref.sigmas = sigmas
+
+    ref.set_timesteps = set_exact
+    network = TinyNetwork().double()
+    theirs = run_theirs(network, ref, steps)
+    assert worst(run_ours(Exact(network, ours), build(Sampler.DPMPP_2M, ours, levels)), theirs) < 1e-5
+
+
+# --- The oracle: of Gaussian data the perfect denoiser is known, so samples must have the data's mean and deviation.
+
+
+@pytest.mark.parametrize(
+    ("sampler", "eta", "steps"),
+    [(Sampler.DDPM, 0.0, 500), (Sampler.DDIM, 0.0, 250), (Sampler.DDIM, 0.7, 250), (Sampler.DPMPP_2M, 0.0, 50)],
+)
+def test_samplers_follow_the_marginals_of_a_gaussian_data_set(sampler: Sampler, eta: float, steps: int) -> None:
+    ours = schedule.linear()
+    mean, deviation = 0.3, 0.12
+    denoiser = Exact(GaussianDenoiser(ours, mean, deviation**2), ours)
+    table = build(sampler, ours, ours.trailing(T, steps), eta=eta)
+    state = SampleState(table, 1, noise(1, 0, (1, 128, 128)).double())
+    # Up to the last call, which gives the posterior mean and so loses the deviation below the last level.
+    while state.position < steps - 1:
+        (state,) = advance(denoiser, [state])
+        a = ours.alpha_bar[table.levels[state.position]]
+        assert float(state.x.mean()) == pytest.approx(np.sqrt(a) * mean, abs=0.02)
+        assert float(state.x.std()) == pytest.approx(np.sqrt(a * deviation**2 + 1 - a), rel=0.05)
+
+
+@pytest.mark.parametrize("sampler", Sampler)
+def test_with_every_level_taken_samples_are_the_data_set(sampler: Sampler) -> None:
+    ours = schedule.linear()
+    denoiser = Exact(GaussianDenoiser(ours, 0.3, 0.12**2), ours)
+    x = sample(
+        denoiser, [SampleState(build(sampler, ours, ours.trailing(T, T)), 2, noise(2, 0, (1, 128, 128)).double())]
+    )
+    assert float(x.mean()) == pytest.approx(0.3, abs=0.005)
+    assert float(x.std()) == pytest.approx(0.12, rel=0.04)
+
+
+# --- The contract of every sampler.
+
+TABLES: dict[str, Callable[[NoiseSchedule, tuple[int, ...]], StepTable]] = {
+    "ddpm": lambda s, levels: build(Sampler.DDPM, s, levels),
+    "ddim": lambda s, levels: build(Sampler.DDIM, s, levels),
+    "ddim eta 0.5": lambda s, levels: build(Sampler.DDIM, s, levels, eta=0.5),
+    "ddim eta 1": lambda s, levels: build(Sampler.DDIM, s, levels, eta=1.0),
+    "dpmpp_2m": lambda s, levels: build(Sampler.DPMPP_2M, s, levels),
+}
+
+
+@pytest.fixture(params=TABLES)
+def make(request: pytest.FixtureRequest) -> Callable[[NoiseSchedule, tuple[int, ...]], StepTable]:
+    return TABLES[request.param]
+
+
+Make = Callable[[NoiseSchedule, tuple[int, ...]], StepTable]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 48, 999, 1000])
+def test_a_table_has_one_row_a_call_and_ends_at_the_clean_image(make: Make, cosine: NoiseSchedule, steps: int) -> None:
+    table = make(cosine, cosine.trailing(T, steps))
+    assert len(table) == steps
+    assert table.levels[0] == T
+    assert table.levels[-1] == 0
+    # The last call gives x0 itself: no noise, nothing of the state.
+    assert table.A[-1] == table.D[-1] == table.B1[-1] == 0
+    assert table.B0[-1] == table.shift[-1] == 1
+
+
+@pytest.mark.parametrize("steps", [1, 4, 50])
+def test_a_row_carries_a_known_image_along_the_noise_line(make: Make, cosine: NoiseSchedule, steps: int) -> None:
+    """With a perfect, constant prediction c the signal part of the state is √ᾱ'·c at every level."""
+    table = make(cosine, cosine.trailing(T, steps))
+    a, a_next = cosine.alpha_bar[table.levels[:-1]], cosine.alpha_bar[table.levels[1:]]
+    assert np.allclose(table.A * np.sqrt(a) + table.B0 + table.B1, np.sqrt(a_next), atol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 50])
+def test_a_row_keeps_the_variance_of_the_noise(cosine: NoiseSchedule, steps: int) -> None:
+    for eta in (0.0, 0.5, 1.0):
+        table = ddim(cosine, cosine.trailing(T, steps), eta)
+        a, a_next = cosine.alpha_bar[table.levels[:-1]], cosine.alpha_bar[table.levels[1:]]
+        assert np.allclose(table.A**2 * (1 - a) + table.D**2, 1 - a_next, atol=1e-12)
+
+
+def test_sampling_twice_gives_the_same_image_and_another_seed_another(make: Make, tiny_denoiser: Denoiser) -> None:
+    ours = tiny_denoiser.schedule
+    table = make(ours, ours.trailing(T, 6))
+
+    def image(seed: int) -> Tensor:
+        return sample(tiny_denoiser, [SampleState(table, seed, noise(seed, 0, (3, 16, 16)))])
+
+    assert torch.equal(image(3), image(3))
+    assert not torch.allclose(image(3), image(4), atol=1e-2)
+
+
+def test_a_tick_leaves_its_input_untouched(make: Make, tiny_denoiser: Denoiser) -> None:
+    ours = tiny_denoiser.schedule
+    state = SampleState(make(ours, ours.trailing(T, 3)), 5, noise(5, 0, (3, 16, 16)))
+    before = state.x.clone()
+    first, second = advance(tiny_denoiser, [state]), advance(tiny_denoiser, [state])
+    assert torch.equal(state.x, before)
+    assert state.position == 0
+    assert torch.equal(first[0].x, second[0].x)
+
+
+def test_levels_are_trailing_and_cover_any_step_count(cosine: NoiseSchedule) -> None:
+    assert cosine.trailing(1000, 4) == (1000, 750, 500, 250, 0)
+    for steps in (1, 3, 61, 96, 632):
+        levels = cosine.trailing(632, steps)
+        assert levels[0] == 632
+        assert levels[-1] == 0
+        assert len(set(levels)) == steps + 1
+
+
+def test_more_steps_than_levels_are_refused_with_what_is_allowed(cosine: NoiseSchedule) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        cosine.trailing(632, 633)
+    assert caught.value.field == "num_inference_steps"
+    assert caught.value.allowed == "1..632"
+    with pytest.raises(InvalidInput):
+        cosine.trailing(632, 0)
+
+
+def test_a_table_prints_one_line_a_call(cosine: NoiseSchedule) -> None:
+    lines = str(ddim(cosine, cosine.trailing(T, 5))).splitlines()
+    assert len(lines) == 6
+    assert lines[1].split()[:2] == ["1000", "800"]
+
+
+@pytest.mark.parametrize("levels", [(), (5,), (5, 3), (3, 5, 0), (5, 5, 0)])
+def test_levels_that_do_not_fall_to_zero_are_refused(
+    make: Make, cosine: NoiseSchedule, levels: tuple[int, ...]
+) -> None:
+    with pytest.raises(ValueError, match="fall strictly"):
+        make(cosine, levels)

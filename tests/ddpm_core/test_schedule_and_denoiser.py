@@ -1,0 +1,97 @@
+"""Noise schedules and the one way to a network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ddpm_core import schedule
+from ddpm_core.denoiser import Denoiser, Prediction, fastest_dtype
+from ddpm_core.errors import InvalidInput
+from ddpm_core.schedule import NoiseSchedule
+
+from .conftest import TinyNetwork
+
+
+@pytest.mark.parametrize("made", [schedule.linear(), schedule.cosine(), schedule.linear(100, 0.001, 0.2)])
+def test_level_nought_is_clean_and_noise_only_grows(made: NoiseSchedule) -> None:
+    assert made.alpha_bar[0] == 1
+    assert (np.diff(made.alpha_bar) < 0).all()
+    assert made.sigma[0] == 0
+
+
+def test_cosine_is_the_papers_cosine_below_the_cap() -> None:
+    t = np.arange(1000) / 1000
+    f = np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2
+    assert np.allclose(schedule.cosine().alpha_bar[:-1], f / f[0], rtol=1e-9)
+
+
+def test_one_noise_coordinate_makes_sizes_and_schedules_alike() -> None:
+    """The same normalised σ gives the same noise per visible structure, whatever the schedule and size."""
+    for made in (schedule.linear(), schedule.cosine()):
+        for size in (64, 128, 256):
+            for wanted in (0.52, 2.64, 6.2, 14.4):
+                level = made.level_at(wanted, size)
+                assert made.sigma_256(size)[level] == pytest.approx(wanted, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rescale_betas_zero_snr", True),
+        ("variance_type", "learned_range"),
+        ("beta_schedule", "sigmoid"),
+        ("prediction_type", "flow"),
+    ],
+)
+def test_scheduler_settings_that_are_not_supported_are_refused_by_name(key: str, value: object) -> None:
+    with pytest.raises(InvalidInput, match=key) as caught:
+        schedule.from_diffusers({key: value})
+    assert caught.value.given == value
+
+
+def test_every_prediction_type_gives_the_same_clean_image(cosine: NoiseSchedule) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x0, e = torch.rand(4, 3, 8, 8, generator=generator), torch.randn(4, 3, 8, 8, generator=generator)
+    level = torch.tensor([1, 300, 700, 950])
+    a = torch.tensor(cosine.alpha_bar)[level].float().view(-1, 1, 1, 1)
+    x = a.sqrt() * x0 + (1 - a).sqrt() * e
+    outputs = {
+        Prediction.EPSILON: e,
+        Prediction.V: a.sqrt() * e - (1 - a).sqrt() * x0,
+        Prediction.SAMPLE: x0,
+    }
+
+    class Oracle(torch.nn.Module):
+        def __init__(self, out: torch.Tensor) -> None:
+            super().__init__()
+            self.out = out
+
+        def forward(self, x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+            assert timestep.tolist() == [0, 299, 699, 949]
+            return self.out
+
+    for prediction, out in outputs.items():
+        assert torch.allclose(Denoiser(Oracle(out), cosine, prediction)(x, level), x0, atol=1e-4)
+
+
+def test_a_patched_network_sees_blocks_of_pixels_as_channels(cosine: NoiseSchedule) -> None:
+    seen = []
+
+    class Watcher(TinyNetwork):
+        def forward(self, x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+            seen.append(x.shape)
+            return super().forward(x, timestep)
+
+    denoiser = Denoiser(Watcher(12), cosine, Prediction.V, patch=2)
+    assert denoiser(torch.randn(2, 3, 16, 16), torch.tensor([5, 500])).shape == (2, 3, 16, 16)
+    assert seen == [(2, 12, 8, 8)]
+
+
+def test_the_precision_is_chosen_by_trying_and_leaves_the_network_as_it_was() -> None:
+    network = TinyNetwork()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    chosen = fastest_dtype(network, torch.randn(1, 3, 16, 16), torch.device("cpu"))
+    assert chosen in (torch.float32, torch.bfloat16)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
