@@ -1,0 +1,24 @@
+"""`ddpm pack`: a bundle becomes a TorchServe archive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ddpm_service.cli.failure import told_in_a_line
+
+
+def pack(
+    bundle: Annotated[Path, typer.Argument(help="The model: a folder with bundle.json.")],
+    model_store: Annotated[Path, typer.Option(help="Where archives lie.")] = Path("model_store"),
+) -> None:
+    """Build the self-contained archive of a model and print its path.
+
+    Example: ddpm pack models/faces-64/0.1
+    """
+    from ddpm_service import archive
+
+    with told_in_a_line("ddpm pack"):
+        typer.echo(archive.pack(bundle, model_store))

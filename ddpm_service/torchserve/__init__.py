@@ -1,0 +1,1 @@
+"""Starting, watching and talking to TorchServe, and keeping it at the state that models.yaml wants."""

@@ -1,0 +1,191 @@
+"""Bring TorchServe to the state that models.yaml wants: add, see an image, make default, remove."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import requests
+
+from ddpm_service.archive import ArchiveError, read_manifest
+from ddpm_service.errors import ServiceError
+from ddpm_service.torchserve.desired import Desired, DesiredModel, DesiredVersion
+from ddpm_service.torchserve.management import Management, ManagementError, ServedVersion
+
+# A worker that is starting may take TorchServe's startupTimeout.
+_LOAD_SECONDS = 660.0
+_CONFLICT = 409
+
+
+@dataclass
+class Report:
+    """What was done, in order, and what failed: (name, version) → why."""
+
+    done: list[str] = field(default_factory=list)
+    failed: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+class Converger:
+    """Applies a desired state; doing it again does nothing.
+
+    A version that fails is unregistered, and disturbs no other: the default stays where it was, and what would have
+    been removed in its favour stays too.
+
+    Args:
+        management: the TorchServe.
+        inference_url: where it answers predictions; each new version must make an image there.
+        model_store: the folder of its archives.
+        reason: tells why the worker of (name, version) failed, when TorchServe does not.
+        say: told every step as it is taken.
+    """
+
+    def __init__(
+        self,
+        management: Management,
+        inference_url: str,
+        model_store: Path,
+        *,
+        reason: Callable[[str, str], str] | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._management = management
+        self._inference_url = inference_url
+        self._model_store = model_store
+        self._reason = reason
+        self._say = say
+
+    def apply(self, desired: Desired) -> Report:
+        """Converge to ``desired``.
+
+        Raises:
+            ManagementError: TorchServe cannot be reached any more.
+        """
+        report = Report()
+        for name, model in desired.models.items():
+            self._apply_model(name, model, report)
+        for name in self._management.models():
+            if name not in desired.models:
+                self._remove(name, self._management.describe(name), report)
+        return report
+
+    def _apply_model(self, name: str, model: DesiredModel, report: Report) -> None:
+        # The default first: TorchServe lets the first that it gets answer for the model.
+        ordered = sorted(model.versions.items(), key=lambda item: item[0] != model.default)
+        for version, wish in ordered:
+            try:
+                self._ensure(name, version, wish, report)
+            except ServiceError as error:
+                if isinstance(error, ManagementError) and error.status is None:
+                    raise
+                report.failed[name, version] = str(error)
+                self._say(f"{name} {version} failed: {error}")
+        if (name, model.default) in report.failed:
+            return
+        if self._management.default(name) != model.default:
+            self._management.set_default(name, model.default)
+            self._note(report, f"{name}: {model.default} is the default now")
+        unwanted = [served for served in self._management.describe(name) if served.version not in model.versions]
+        self._remove(name, unwanted, report)
+
+    def _ensure(self, name: str, version: str, wish: DesiredVersion, report: Report) -> None:
+        """Have the version registered with its archive and its workers; a new worker must make an image."""
+        served = self._served(name, version)
+        if served is not None and served.archive != wish.archive:
+            raise ServiceError(f"it is served from {served.archive}; give {wish.archive} a version of its own")
+        if served is None:
+            self._check_archive(name, version, wish.archive)
+            self._say(f"{name} {version}: loading {wish.archive}")
+            self._register(name, version, wish.archive)
+            self._note(report, f"{name} {version}: registered {wish.archive}")
+        elif served.ready == bool(wish.workers):
+            return
+        if wish.workers == 0:
+            self._management.scale(name, version, 0)
+            self._note(report, f"{name} {version}: unloaded")
+            return
+        if served is not None and not served.workers:
+            self._loading(name, version, lambda: self._management.scale(name, version, 1))
+        self._wait_until_ready(name, version)
+        try:
+            probe(self._inference_url, name, version)
+        except ServiceError:
+            self._management.unregister(name, version)
+            raise
+        self._note(report, f"{name} {version}: ready, it has made an image")
+
+    def _register(self, name: str, version: str, archive: str) -> None:
+        try:
+            self._loading(name, version, lambda: self._management.register(archive))
+        except ServiceError:
+            # TorchServe forgets a version that failed to load most of the time, not always.
+            if self._served(name, version) is not None:
+                self._management.unregister(name, version)
+            raise
+
+    def _loading(self, name: str, version: str, load: Callable[[], None]) -> None:
+        """Do what starts a worker; a failure is told in the worker's words."""
+        try:
+            load()
+        except ManagementError as error:
+            if error.status == _CONFLICT:
+                return  # somebody else is registering it; it is waited for next
+            if error.status is None or self._reason is None:
+                raise
+            raise ServiceError(self._reason(name, version)) from error
+
+    def _check_archive(self, name: str, version: str, archive: str) -> None:
+        """TorchServe takes the name and version from the archive, so they must be the ones wanted."""
+        manifest = read_manifest(self._model_store / archive)
+        found = (manifest["name"], manifest["version"])
+        if found != (name, version):
+            raise ArchiveError(f"{archive} holds {found[0]} {found[1]}, not {name} {version}")
+
+    def _wait_until_ready(self, name: str, version: str) -> None:
+        deadline = time.monotonic() + _LOAD_SECONDS
+        while time.monotonic() < deadline:
+            served = self._served(name, version)
+            if served is None:
+                break
+            if served.ready:
+                return
+            time.sleep(0.5)
+        raise ServiceError(self._reason(name, version) if self._reason else "its worker did not become ready")
+
+    def _remove(self, name: str, unwanted: list[ServedVersion], report: Report) -> None:
+        default = self._management.default(name) if unwanted else None
+        for served in sorted(unwanted, key=lambda served: served.version == default):
+            self._unregister(served, report)
+
+    def _unregister(self, served: ServedVersion, report: Report) -> None:
+        self._management.unregister(served.name, served.version)
+        self._note(report, f"{served.name} {served.version}: removed")
+
+    def _served(self, name: str, version: str) -> ServedVersion | None:
+        return next((served for served in self._management.describe(name) if served.version == version), None)
+
+    def _note(self, report: Report, line: str) -> None:
+        report.done.append(line)
+        self._say(line)
+
+
+def probe(inference_url: str, name: str, version: str, timeout: float = 120.0) -> None:
+    """Have a version make one image in one step: READY workers alone prove nothing.
+
+    Raises:
+        ServiceError: it did not, with its own words.
+    """
+    url = f"{inference_url}/predictions/{name}/{version}"
+    try:
+        answer = requests.post(
+            url,
+            json={"num_inference_steps": 1, "seed": 0},
+            headers={"Accept": "application/json"},
+            timeout=(5, timeout),
+        )
+        images = answer.json().get("images") if answer.ok else None
+    except (requests.RequestException, AttributeError) as error:
+        raise ServiceError(f"it made no image: {type(error).__name__}") from error
+    if not images:
+        raise ServiceError(f"it made no image: HTTP {answer.status_code}: {answer.text[:300]}")

@@ -1,0 +1,154 @@
+"""models.yaml: which versions of which models are to be served. A file of ours, because TorchServe forgets.
+
+models:
+  faces-64:
+    default: "0.1"
+    versions:
+      "0.1": faces-64_0.1.mar
+      "0.2": {archive: faces-64_0.2.mar, workers: 0}      # registered, but not loaded
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from ddpm_service.errors import ServiceError
+
+# What TorchServe takes in a path, and no folder.
+_Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
+_Archive = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*\.mar$")]
+
+
+class DesiredError(ServiceError):
+    """models.yaml is wrong, or a wish contradicts it."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DesiredVersion(_Strict):
+    """One version: its archive in the model store, and its workers.
+
+    Never more than one worker: with two, TorchServe's continuous batching stalls. Scale by pods.
+    """
+
+    archive: _Archive
+    workers: Annotated[int, Field(ge=0, le=1)] = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"archive": value} if isinstance(value, str) else value
+
+
+class DesiredModel(_Strict):
+    """One model: the version that answers when none is named, and all versions."""
+
+    default: _Name
+    versions: dict[_Name, DesiredVersion]
+
+    @model_validator(mode="after")
+    def _default_is_served(self) -> Self:
+        if self.default not in self.versions:
+            raise ValueError(f"default is {self.default}, but versions are {', '.join(self.versions) or 'none'}")
+        if self.versions[self.default].workers == 0:
+            raise ValueError(f"default is {self.default}, which has no worker")
+        return self
+
+
+class Desired(_Strict):
+    """All that is to be served; immutable, so a change is tried before it is saved.
+
+    The methods that change return a new one and raise DesiredError.
+    """
+
+    models: dict[_Name, DesiredModel] = {}
+
+    def with_version(self, name: str, version: str, archive: str, *, default: bool) -> Desired:
+        """Add a version or replace its archive; the first of a model is its default anyhow."""
+        model = self.models.get(name)
+        versions = dict(model.versions) if model else {}
+        versions[version] = DesiredVersion(archive=archive)
+        return self._with(name, version if default or model is None else model.default, versions)
+
+    def with_default(self, name: str, version: str) -> Desired:
+        """Let another version answer when none is named."""
+        self._version(name, version)
+        return self._with(name, version, self.models[name].versions)
+
+    def with_workers(self, name: str, version: str, workers: int) -> Desired:
+        """Give a version 0 or 1 workers."""
+        known = self._version(name, version)
+        replaced = {version: {"archive": known.archive, "workers": workers}}
+        return self._with(name, self.models[name].default, {**self.models[name].versions, **replaced})
+
+    def without(self, name: str, version: str) -> Desired:
+        """Remove a version; the default only as the last one, and then the model goes."""
+        self._version(name, version)
+        model = self.models[name]
+        rest = {key: value for key, value in model.versions.items() if key != version}
+        if not rest:
+            return Desired(models={key: value for key, value in self.models.items() if key != name})
+        if version == model.default:
+            raise DesiredError(f"{version} is the default of {name}: set another default first ({', '.join(rest)})")
+        return self._with(name, model.default, rest)
+
+    def _with(self, name: str, default: str, versions: dict[str, Any]) -> Desired:
+        plain = {key: value.model_dump() if isinstance(value, BaseModel) else value for key, value in versions.items()}
+        return _validated(
+            {"models": self.model_dump()["models"] | {name: {"default": default, "versions": plain}}}, "models.yaml"
+        )
+
+    def _version(self, name: str, version: str) -> DesiredVersion:
+        if name not in self.models:
+            raise DesiredError(f"there is no model {name}; models.yaml has {', '.join(self.models) or 'none'}")
+        versions = self.models[name].versions
+        if version not in versions:
+            raise DesiredError(f"{name} has no version {version}; models.yaml has {', '.join(versions)}")
+        return versions[version]
+
+
+def load(file: Path) -> Desired:
+    """Read models.yaml.
+
+    Raises:
+        DesiredError: it cannot be read, is not YAML, or says something that is not allowed, with the place.
+    """
+    try:
+        document = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise DesiredError(f"{file} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise DesiredError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    return _validated(document, str(file))
+
+
+def save(desired: Desired, file: Path) -> None:
+    """Write models.yaml at once; its leading comment is kept, others are not."""
+    document: dict[str, Any] = {"models": {}}
+    for name, model in desired.models.items():
+        versions = {
+            key: {"archive": value.archive, "workers": value.workers} if value.workers != 1 else value.archive
+            for key, value in model.versions.items()
+        }
+        document["models"][name] = {"default": model.default, "versions": versions}
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    comment = lines[: next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))]
+    draft = file.with_name(file.name + ".part")
+    draft.write_text("".join(comment) + yaml.safe_dump(document, sort_keys=False))
+    draft.replace(file)
+
+
+def _validated(document: Any, where: str) -> Desired:
+    try:
+        return Desired.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        place = ".".join(str(part) for part in first["loc"] if part != "[key]") or "the document"
+        hint = " (write numbers in quotes)" if first["type"] == "string_type" else ""
+        raise DesiredError(f"{where}: {place}: {first['msg'].removeprefix('Value error, ')}{hint}") from error
