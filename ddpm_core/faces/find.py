@@ -1,0 +1,247 @@
+"""Find faces with what comes with OpenCV, or with YuNet where its file is supplied."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ddpm_core.errors import InvalidInput
+from ddpm_core.faces.decode import Picture
+from ddpm_core.faces.pose import Gray, Pose, PoseModel
+
+Point = tuple[float, float]
+
+DOMAINS = ("human_face", "cat_face", "any")
+COPY = 640  # the long side of the copy that is searched, whatever the picture's own size
+NEAR = COPY // 2  # the first searches: faces from about a sixteenth of the picture
+LIKE_A_FACE = 0.0
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face in pixels of the full upright picture.
+
+    Attributes:
+        box: left, top, right, bottom.
+        score: 0..1, how much it is like a face.
+        left_eye: the eye on the image's left (x, y), or None if unknown.
+        right_eye: the eye on the image's right (x, y), or None if unknown.
+        mouth: the middle between the corners of the mouth, or None if unknown.
+        kind: whose face.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    left_eye: Point | None = None
+    right_eye: Point | None = None
+    mouth: Point | None = None
+    kind: Literal["human", "cat"] = "human"
+
+
+@dataclass(frozen=True)
+class _View:
+    """A grey copy to search, and the affine map (2, 3) from its pixels to the 640 px copy's."""
+
+    gray: Gray
+    back: NDArray[np.float64]
+    angle: float = 0.0
+
+
+class FaceFinder:
+    """Finds the faces of a model's domain; built once per process, one search at a time.
+
+    Args:
+        domain: ``human_face``, ``cat_face``, or ``any``, whose models want no face: `find` gives none.
+        yunet: a YuNet ONNX file, which then takes the place of the Haar cascades for human faces.
+
+    Raises:
+        InvalidInput: unknown_value, field ``domain``; bad_file, field ``face_detector``.
+    """
+
+    def __init__(self, domain: str = "human_face", yunet: Path | None = None) -> None:
+        if domain not in DOMAINS:
+            known = ", ".join(DOMAINS)
+            raise InvalidInput(
+                "unknown_value", f"The domain {domain!r} is not known.", field="domain", given=domain, allowed=known
+            )
+        self.domain = domain
+        self._lock = threading.Lock()
+        self._yunet = _load_yunet(yunet) if yunet is not None else None
+        self._frontal = _cascade("frontalface_alt2")
+        self._profile = _cascade("profileface")
+        self._cat = _cascade("frontalcatface_extended")
+        self._models: dict[Literal["human", "cat"], PoseModel] = {
+            "human": PoseModel.load("human"),
+            "cat": PoseModel.load("cat"),
+        }
+
+    def find(self, picture: Picture) -> tuple[Face, ...]:
+        """Give the faces found, largest first; harder searches are made only while nothing is found."""
+        if self.domain == "any":
+            return ()
+        with self._lock:
+            pixels = np.asarray(picture.pixels)
+            gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+            if self.domain == "human_face":
+                if self._yunet is not None:
+                    faces = self._find_yunet(picture)
+                else:
+                    faces = self._search(picture, gray, "human", self._human_guesses(gray))
+                if faces:
+                    return faces
+            return self._search(picture, gray, "cat", self._cat_guesses(gray))
+
+    def _search(
+        self, picture: Picture, gray: Gray, kind: Literal["human", "cat"], guesses: Iterator[list[Pose]]
+    ) -> tuple[Face, ...]:
+        """Settle the guesses of one search after the other until one gives faces."""
+        for poses in guesses:
+            found: list[tuple[Pose, float]] = []
+            for guess in sorted(poses, key=lambda pose: -pose.side):
+                pose, likeness = _settle(self._models[kind], gray, guess)
+                apart = all(math.dist((pose.x, pose.y), (p.x, p.y)) > 0.3 * max(pose.side, p.side) for p, _ in found)
+                if likeness > LIKE_A_FACE and apart:
+                    found.append((pose, likeness))
+            if found:
+                found.sort(key=lambda item: -item[0].side)
+                return tuple(_face(picture, pose, likeness, kind) for pose, likeness in found)
+        return ()
+
+    def _human_guesses(self, gray: Gray) -> Iterator[list[Pose]]:
+        """Yield the rough poses of each search, in pixels of `gray`: plain first, then dim, profile, tilted, small."""
+        near = _view(gray, NEAR)
+        frontal = partial(_detect, self._frontal, side=1.47, down=-0.08)
+        yield frontal(near, least=20)
+        even = _View(_equalised(near.gray), near.back)
+        yield frontal(even, least=20)
+        yield _detect(self._profile, even, side=1.26, down=-0.04, least=28) + _detect(
+            self._profile, _mirrored(even), side=1.26, down=-0.04, least=28
+        )
+        yield frontal(_turned(even, 30), least=28) + frontal(_turned(even, -30), least=28)
+        yield frontal(_view(gray, COPY), least=20)
+
+    def _cat_guesses(self, gray: Gray) -> Iterator[list[Pose]]:
+        near = _view(gray, NEAR)
+        cat = partial(_detect, self._cat, side=1.58, down=-0.10, least=32)
+        yield cat(near)
+        even = _View(_equalised(near.gray), near.back)
+        yield cat(even)
+        yield cat(_turned(even, 25)) + cat(_turned(even, -25))
+
+    def _find_yunet(self, picture: Picture) -> tuple[Face, ...]:
+        assert self._yunet is not None
+        k = COPY / max(picture.pixels.size)
+        size = max(1, round(picture.pixels.width * k)), max(1, round(picture.pixels.height * k))
+        copy = np.asarray(picture.pixels.resize(size, Image.Resampling.BOX, reducing_gap=2))[:, :, ::-1]
+        self._yunet.setInputSize(size)
+        _, rows = self._yunet.detect(np.ascontiguousarray(copy))
+        sx, sy = picture.width / size[0], picture.height / size[1]
+        faces = [_yunet_face(row * ([sx, sy] * 7 + [1])) for row in (rows if rows is not None else ())]
+        return tuple(sorted(faces, key=lambda face: face.box[0] - face.box[2]))
+
+
+def _cascade(name: str) -> cv2.CascadeClassifier:
+    return cv2.CascadeClassifier(str(Path(cv2.__file__).with_name("data") / f"haarcascade_{name}.xml"))
+
+
+def _view(gray: Gray, side: int) -> _View:
+    """Draw the picture at a fixed long side, so that its own size hardly matters."""
+    height, width = gray.shape
+    k = side / max(height, width)
+    small = max(1, round(width * k)), max(1, round(height * k))
+    copy = cv2.resize(gray, small, interpolation=cv2.INTER_AREA if k < 1 else cv2.INTER_LINEAR)
+    return _View(copy, np.array([[width / small[0], 0, 0], [0, height / small[1], 0]]))
+
+
+def _equalised(gray: Gray) -> Gray:
+    """Even out the light, part by part."""
+    return np.asarray(cv2.createCLAHE(3.0, (6, 6)).apply(gray), np.uint8)
+
+
+def _mirrored(view: _View) -> _View:
+    flip = np.array([[-1.0, 0, view.gray.shape[1]], [0, 1, 0], [0, 0, 1]])
+    return _View(np.ascontiguousarray(view.gray[:, ::-1]), view.back @ flip, view.angle)
+
+
+def _turned(view: _View, degrees: float) -> _View:
+    """Turn a view clockwise, so that a face that leans the other way stands upright; nothing is cut off."""
+    height, width = view.gray.shape
+    angle = math.radians(degrees)
+    c, s = math.cos(angle), math.sin(angle)
+    wide, high = abs(c) * width + abs(s) * height, abs(s) * width + abs(c) * height
+    turn = np.array([[c, -s, wide / 2 - (c * width - s * height) / 2], [s, c, high / 2 - (s * width + c * height) / 2]])
+    gray = cv2.warpAffine(view.gray, turn, (round(wide), round(high)), borderMode=cv2.BORDER_REPLICATE)
+    back = view.back @ np.linalg.inv(np.vstack([turn, [0, 0, 1]]))
+    return _View(np.asarray(gray, np.uint8), back, -angle)
+
+
+def _detect(cascade: cv2.CascadeClassifier, view: _View, *, side: float, down: float, least: int) -> list[Pose]:
+    """Run a cascade; `side` and `down` say where the CelebA-HQ square lies from its boxes, in widths of the box."""
+    boxes = cascade.detectMultiScale(view.gray, 1.1, 3, minSize=(least, least))
+    zoom = math.sqrt(abs(np.linalg.det(view.back[:, :2])))
+    poses = []
+    for x, y, width, height in boxes:
+        px, py = view.back @ [x + width / 2, y + height / 2 + down * width, 1]
+        poses.append(Pose(float(px), float(py), float(side * width * zoom), view.angle))
+    return poses
+
+
+def _settle(model: PoseModel, gray: Gray, guess: Pose) -> tuple[Pose, float]:
+    """Settle on a copy of the face's surroundings at about 128 px a side, whatever the picture's size."""
+    reach = 1.1 * guess.side
+    left, top = max(0, int(guess.x - reach)), max(0, int(guess.y - reach))
+    part = gray[top : int(guess.y + reach) + 1, left : int(guess.x + reach) + 1]
+    k = 128 / guess.side
+    size = max(1, round(part.shape[1] * k)), max(1, round(part.shape[0] * k))
+    kx, ky = size[0] / part.shape[1], size[1] / part.shape[0]
+    part = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA if k < 1 else cv2.INTER_LINEAR), np.uint8)
+    near = Pose((guess.x - left) * kx, (guess.y - top) * ky, guess.side * k, guess.angle)
+    pose, likeness = model.settle(part, near)
+    return Pose(pose.x / kx + left, pose.y / ky + top, pose.side / k, pose.angle), likeness
+
+
+def _face(picture: Picture, pose: Pose, likeness: float, kind: Literal["human", "cat"]) -> Face:
+    """Give a settled pose in pixels of the full picture, its eyes and mouth where the CelebA-HQ square has them."""
+    sx, sy = picture.width / picture.pixels.width, picture.height / picture.pixels.height
+    left_eye, right_eye, mouth = (
+        (x * sx, y * sy) for x, y in (pose.at(0.375, 0.472), pose.at(0.625, 0.472), pose.at(0.5, 0.75))
+    )
+    x, y, width = pose.x * sx, pose.y * sy, pose.side / 1.55 * sx
+    box = (x - width / 2, y - 0.43 * width, x + width / 2, y + 0.57 * width)
+    score = round(min(1.0, max(0.0, (likeness + 1) / 2)), 3)
+    return Face(box, score, left_eye, right_eye, mouth, kind)
+
+
+def _load_yunet(path: Path) -> cv2.FaceDetectorYN:
+    wrong = "not found" if not path.is_file() else "not a YuNet ONNX model"
+    try:
+        detector = cv2.FaceDetectorYN.create(str(path), "", (COPY, COPY), 0.7)
+        detector.detect(np.zeros((COPY, COPY, 3), np.uint8))
+    except cv2.error:
+        raise InvalidInput(
+            "bad_file",
+            f"The face detector's file is {wrong}.",
+            field="face_detector",
+            given=path.name,
+            allowed="a YuNet model, such as face_detection_yunet_2023mar.onnx",
+        ) from None
+    return detector
+
+
+def _yunet_face(row: NDArray[np.floating]) -> Face:
+    """Read left, top, width, height, five points (x, y) from right eye to left corner of the mouth, and the score."""
+    left, top, width, height, *points, score = (float(v) for v in row)
+    (eye, other, _, corner, corner2) = zip(points[::2], points[1::2], strict=True)
+    left_eye, right_eye = sorted((eye, other))
+    mouth = (corner[0] + corner2[0]) / 2, (corner[1] + corner2[1]) / 2
+    return Face((left, top, left + width, top + height), round(score, 3), left_eye, right_eye, mouth)
