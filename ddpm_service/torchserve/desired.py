@@ -70,39 +70,38 @@ class Desired(_Strict):
     models: dict[_Name, DesiredModel] = {}
 
     def with_version(self, name: str, version: str, archive: str, *, default: bool) -> Desired:
-        """Add a version or replace its archive; the first of a model is its default anyhow."""
-        model = self.models.get(name)
-        versions = dict(model.versions) if model else {}
-        versions[version] = DesiredVersion(archive=archive)
-        return self._with(name, version if default or model is None else model.default, versions)
+        """Add a version; the first of a model is its default anyhow."""
+        first = name not in self.models
+        return self._with(
+            name, version if default or first else self.models[name].default, {version: {"archive": archive}}
+        )
 
     def with_default(self, name: str, version: str) -> Desired:
         """Let another version answer when none is named."""
         self._version(name, version)
-        return self._with(name, version, self.models[name].versions)
+        return self._with(name, version, {})
 
     def with_workers(self, name: str, version: str, workers: int) -> Desired:
         """Give a version 0 or 1 workers."""
-        known = self._version(name, version)
-        replaced = {version: {"archive": known.archive, "workers": workers}}
-        return self._with(name, self.models[name].default, {**self.models[name].versions, **replaced})
+        archive = self._version(name, version).archive
+        return self._with(name, self.models[name].default, {version: {"archive": archive, "workers": workers}})
 
     def without(self, name: str, version: str) -> Desired:
         """Remove a version; the default only as the last one, and then the model goes."""
         self._version(name, version)
         model = self.models[name]
         rest = {key: value for key, value in model.versions.items() if key != version}
-        if not rest:
-            return Desired(models={key: value for key, value in self.models.items() if key != name})
-        if version == model.default:
+        if rest and version == model.default:
             raise DesiredError(f"{version} is the default of {name}: set another default first ({', '.join(rest)})")
-        return self._with(name, model.default, rest)
+        models = {key: value for key, value in self.models.items() if key != name}
+        return Desired(models=models | ({name: DesiredModel(default=model.default, versions=rest)} if rest else {}))
 
     def _with(self, name: str, default: str, versions: dict[str, Any]) -> Desired:
-        plain = {key: value.model_dump() if isinstance(value, BaseModel) else value for key, value in versions.items()}
-        return _validated(
-            {"models": self.model_dump()["models"] | {name: {"default": default, "versions": plain}}}, "models.yaml"
-        )
+        """Give a model a default, and versions beside or instead of those it has."""
+        models = self.model_dump()["models"]
+        known = models[name]["versions"] if name in models else {}
+        changed = {"default": default, "versions": known | versions}
+        return _validated({"models": models | {name: changed}}, "models.yaml")
 
     def _version(self, name: str, version: str) -> DesiredVersion:
         if name not in self.models:

@@ -24,7 +24,7 @@ import time
 import psutil
 
 # Seconds that TorchServe gets to end by itself; it cuts its streams at once, so it needs few.
-GRACE = 10.0
+GRACE = 5.0
 
 
 def main() -> int:

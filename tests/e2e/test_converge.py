@@ -141,5 +141,5 @@ def test_archives_come_from_the_model_store_alone(url, management):
 
 
 def test_nobody_at_the_address_is_told(store):
-    with pytest.raises(ManagementError, match="no TorchServe answers at http://127.0.0.1:9"):
+    with pytest.raises(ManagementError, match=r"no TorchServe answers at http://127.0.0.1:9"):
         Management("http://127.0.0.1:9").models()
