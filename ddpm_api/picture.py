@@ -15,7 +15,7 @@ from ddpm_api.fields import OutputFormat
 def contact_sheet(files: Sequence[bytes], output_format: OutputFormat) -> bytes:
     """The pictures side by side in rows, as near to a square as they go; unequal sizes are centred in their cell.
 
-    The sheet carries the first picture's mark (XMP) and, in the same file format, its parameters.
+    The sheet carries the mark (XMP) of the first picture that has one and, in the same file format, its parameters.
 
     Raises:
         ValueError: no picture.
@@ -30,19 +30,20 @@ def contact_sheet(files: Sequence[bytes], output_format: OutputFormat) -> bytes:
         row, column = divmod(index, columns)
         corner = (column * width + (width - picture.width) // 2, row * height + (height - picture.height) // 2)
         sheet.paste(picture.convert("RGB"), corner)
-    return _saved(sheet, output_format, pictures[0])
+    marked = next((picture for picture in pictures if "xmp" in picture.info), pictures[0])
+    return _saved(sheet, output_format, marked)
 
 
-def _saved(sheet: Image.Image, output_format: OutputFormat, first: Image.Image) -> bytes:
+def _saved(sheet: Image.Image, output_format: OutputFormat, marked: Image.Image) -> bytes:
     file = io.BytesIO()
-    xmp: bytes = first.info.get("xmp", b"")
+    xmp: bytes = marked.info.get("xmp", b"")
     if output_format is OutputFormat.PNG:
         texts = PngInfo()
         if xmp:
             texts.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8"))
-        if "parameters" in first.info:
-            texts.add_text("parameters", first.info["parameters"])
+        if "parameters" in marked.info:
+            texts.add_text("parameters", marked.info["parameters"])
         sheet.save(file, "PNG", pnginfo=texts)
     else:
-        sheet.save(file, output_format.value, quality=95, xmp=xmp, exif=first.info.get("exif", b""))
+        sheet.save(file, output_format.value, quality=95, xmp=xmp, exif=marked.info.get("exif", b""))
     return file.getvalue()

@@ -260,6 +260,13 @@ def test_unequal_pictures_are_centred(picture_file: Callable[..., bytes]) -> Non
     ]
 
 
+def test_a_sheet_with_a_photograph_first_is_still_marked(picture_file: Callable[..., bytes]) -> None:
+    photograph = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(photograph, "PNG")
+    sheet = Image.open(io.BytesIO(contact_sheet([photograph.getvalue(), picture_file("red")], OutputFormat.PNG)))
+    assert b"trainedAlgorithmicMedia" in sheet.info["xmp"]
+
+
 def test_a_sheet_needs_a_picture() -> None:
     with pytest.raises(ValueError, match="at least one"):
         contact_sheet([], OutputFormat.PNG)

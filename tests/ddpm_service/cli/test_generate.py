@@ -1,0 +1,179 @@
+"""`ddpm generate`, against a real HTTP server."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from ddpm_service.cli.generate import generate
+
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command("generate")(generate)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "me.jpg"
+    path.write_bytes(b"\xff\xd8 a photograph")
+    return path
+
+
+def run(*words: Any) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200", "DDPM_TOKEN": None})
+
+
+def test_the_faces_and_a_sheet_are_written_and_their_paths_printed(service: Any, photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "faces"
+    done = run("--image", photo, "--model", "good", "--url", service.url, "--out", out)
+    assert done.exit_code == 0, done.output
+    paths = [out / name for name in ("face-00-seed7.png", "face-01-seed8.png", "sheet.png")]
+    assert done.stdout.splitlines() == [str(path) for path in paths]
+    assert sorted(out.iterdir()) == paths
+    assert [Image.open(path).getpixel((0, 0)) for path in paths[:2]] == [(255, 0, 0), (0, 0, 255)]
+
+
+def test_the_sheet_shows_the_aligned_target_beside_the_faces(service: Any, photo: Path, tmp_path: Path) -> None:
+    run("--image", photo, "--model", "good", "--url", service.url, "--out", tmp_path / "out")
+    sheet = Image.open(tmp_path / "out" / "sheet.png")
+    assert [sheet.getpixel(spot) for spot in ((4, 4), (12, 4), (4, 12))] == [(0, 0, 0), (255, 0, 0), (0, 0, 255)]
+    assert service.requests[0].return_target is True
+
+
+def test_only_what_was_said_is_asked_for(service: Any, photo: Path, tmp_path: Path) -> None:
+    place = ["--url", service.url, "--out", tmp_path / "out"]
+    options = (
+        "--num-images 3 --mode celebrity --sampler ddim --num-inference-steps 9 --eta 0.5 --seed 5 --align 0,0,9,9"
+    )
+    options += " --face 0 --best-of 6 --output-format webp"
+    run("--image", photo, "--model", "good", *options.split(), *place)
+    run("--model", "good", "--model-version", "2.0", "--token", "secret", *place)
+    full, bare = service.requests
+    assert {name: str(getattr(full, name)) for name in full.model_fields_set - {"image", "return_target"}} == {
+        "num_images": "3",
+        "mode": "celebrity",
+        "sampler": "ddim",
+        "num_inference_steps": "9",
+        "eta": "0.5",
+        "seed": "5",
+        "align": "0,0,9,9",
+        "face": "0",
+        "best_of": "6",
+        "output_format": "webp",
+    }
+    assert bare.model_fields_set == set()
+    assert service.paths == ["/predictions/good", "/predictions/good/2.0"]
+    assert service.headers[1]["Authorization"] == "Bearer secret"
+
+
+def test_in_a_pipe_only_warnings_are_said(service: Any, photo: Path, tmp_path: Path) -> None:
+    done = run("--image", photo, "--model", "good", "--url", service.url, "--out", tmp_path / "out")
+    assert done.stderr == "warning: The light is poor.\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--num-images", "99"], "1..16"),
+        (["--num-images", "many"], "--num-images"),
+        (["--mode", "likenes"], "likeness"),
+        (["--resemblance", "nan"], "0..1"),
+        (["--resemblance", "0.5", "--mode", "pixel"], "resemblance"),
+        (["--align", "left"], "left,top,right,bottom"),
+        (["--image", "missing.jpg"], "missing.jpg"),
+        (["--colour", "red"], "--colour"),
+    ],
+)
+def test_wrong_usage_is_2_and_asks_for_nothing(
+    service: Any, photo: Path, tmp_path: Path, options: list[str], word: str
+) -> None:
+    done = run("--image", photo, "--model", "good", "--url", service.url, "--out", tmp_path / "out", *options)
+    assert done.exit_code == 2
+    assert word in done.stderr
+    assert service.paths == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_guided_mode_without_a_selfie_is_wrong_usage(service: Any, tmp_path: Path) -> None:
+    done = run("--mode", "likeness", "--url", service.url, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "needs a selfie" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "line"),
+    [
+        ("refusing", "ddpm generate: That is no picture.\n"),
+        ("unknown", "ddpm generate: Model not found: unknown\n"),
+        ("failing", "ddpm generate: Too big.\n"),
+    ],
+)
+def test_a_failure_is_1_and_one_line(service: Any, photo: Path, tmp_path: Path, model: str, line: str) -> None:
+    done = run("--image", photo, "--model", model, "--url", service.url, "--out", tmp_path / "out")
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", line)
+    assert [*(tmp_path / "out").iterdir()] == []
+
+
+def test_a_folder_that_cannot_be_made_is_a_failure(service: Any, photo: Path) -> None:
+    done = run("--image", photo, "--model", "good", "--url", service.url, "--out", photo / "out")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("ddpm generate: ")
+    assert done.stderr.count("\n") == 1
+    assert service.paths == []
+
+
+def test_help_has_an_example() -> None:
+    done = run("--help")
+    assert done.exit_code == 0
+    assert "Example: ddpm generate --image me.jpg" in done.stdout
+
+
+# a shell that runs the tests in the background has SIGINT ignored, and so would have the command
+MAIN = """
+import signal, typer
+from ddpm_service.cli.generate import generate
+signal.signal(signal.SIGINT, signal.default_int_handler)
+typer.run(generate)
+"""
+
+
+def test_ctrl_c_closes_the_stream_and_leaves_no_file(service: Any, photo: Path, tmp_path: Path) -> None:
+    words = ["--image", photo, "--model", "endless", "--url", service.url, "--out", tmp_path / "out"]
+    process = subprocess.Popen([sys.executable, "-c", MAIN, *words], stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    assert process.stderr.readline() == b"warning: The light is poor.\n"  # it is in the middle of the stream
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"Traceback" not in rest
+    assert service.left.wait(10)
+    assert [*(tmp_path / "out").iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"), [("waiting", b"waiting, position 3"), ("endless", b"making faces, seed 7")]
+)
+def test_on_a_terminal_the_queue_and_the_progress_are_shown(
+    service: Any, photo: Path, tmp_path: Path, model: str, shown: bytes
+) -> None:
+    words = ["--image", photo, "--model", model, "--url", service.url, "--out", tmp_path / "out"]
+    screen, terminal = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "20"}
+    process = subprocess.Popen([sys.executable, "-c", MAIN, *words], stderr=terminal, env=environment)
+    os.close(terminal)
+    seen = io.BytesIO()
+    while shown not in seen.getvalue():
+        seen.write(os.read(screen, 4096))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    os.close(screen)
