@@ -80,7 +80,6 @@ class Converger:
                 if isinstance(error, ManagementError) and error.status is None:
                     raise
                 report.failed[name, version] = str(error)
-                self._say(f"{name} {version} failed: {error}")
         if (name, model.default) in report.failed:
             return
         if self._management.default(name) != model.default:
@@ -131,9 +130,10 @@ class Converger:
         except ManagementError as error:
             if error.status == _CONFLICT:
                 return  # somebody else is registering it; it is waited for next
-            if error.status is None or self._reason is None:
+            if error.status is None:
                 raise
-            raise ServiceError(self._reason(name, version)) from error
+            why = self._reason(name, version) if self._reason else f"{error} (TorchServe's output says why)"
+            raise ServiceError(why) from error
 
     def _check_archive(self, name: str, version: str, archive: str) -> None:
         """TorchServe takes the name and version from the archive, so they must be the ones wanted."""

@@ -81,6 +81,8 @@ class Supervisor:
         if starting and defaults and defaults <= report.failed.keys():
             name, version = next(iter(defaults))
             raise ServiceError(f"nothing can be served: {name} {version}: {report.failed[name, version]}")
+        for (name, version), why in report.failed.items():
+            say(f"{name} {version} failed: {why}")
         self._given_up = set(report.failed)
         if not defaults & report.failed.keys():
             say(f"ready: {', '.join(sorted(self._wanted.models)) or 'no models'} at {self._server.inference_url}")
