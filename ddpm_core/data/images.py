@@ -69,7 +69,8 @@ def load(
     memory = memory if memory is not None else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     if int(np.prod(shape)) <= memory or cache is None:
         return _decode_all(collection, names, np.empty(shape, np.uint8))
-    index, array = cache / "images.json", cache / "images.npy"
+    key = hashlib.sha256(json.dumps([*shape, *names]).encode()).hexdigest()[:16]
+    index, array = cache / f"{key}.json", cache / f"{key}.npy"
     if not index.exists():  # written last, so it is there only with a whole array
         cache.mkdir(parents=True, exist_ok=True)
         pixels = np.lib.format.open_memmap(array, mode="w+", dtype=np.uint8, shape=shape)

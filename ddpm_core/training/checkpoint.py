@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -48,13 +49,17 @@ def save(
         write_bundle(aside)
         weights = {key: value.detach().contiguous().cpu() for key, value in network.state_dict().items()}
         save_file(weights, aside / NETWORK)
-        torch.save(state, aside / STATE)
+        with (aside / STATE).open("wb") as opened:  # by us, so that its errors come as they are
+            torch.save(state, opened)
         for file in aside.rglob("*"):
             if file.is_file():
                 _flush(file)
         if final.exists():  # the same step again, after a resume: its content is the same
             shutil.rmtree(final)
         aside.rename(final)
+    except SafetensorError as error:  # the library's name for whatever the system said
+        shutil.rmtree(aside, ignore_errors=True)
+        raise OSError(str(error)) from error
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise

@@ -68,7 +68,7 @@ def run(trainer: Trainer, folder: Path, limits: Limits, report: Report) -> Progr
             sums += trainer.step()
             clock.tick()
             if progress.step % recipe.log_every == 0 or progress.step == last_step:
-                loss, norm = _means(sums, progress.step)
+                loss, norm = _means(trainer, sums)
                 rate = learning_rate(recipe, progress.step - 1)
                 log(loss=loss, learning_rate=rate, gradient_norm=norm, images_per_second=clock.speed())
             stop = _agreed(trainer, progress.step >= last_step or limits.stop() or clock.over(limits.max_minutes))
@@ -85,6 +85,7 @@ def run(trainer: Trainer, folder: Path, limits: Limits, report: Report) -> Progr
             due = stop or _due(progress.step, recipe.checkpoint_every) or clock.due(recipe.checkpoint_minutes)
             if due and saved_step != progress.step:
                 save(best=not len(trainer.held_back))
+        trainer.accelerator.wait_for_everyone()  # the last checkpoint is there when any process returns
     finally:
         if book is not None:
             book.close()
@@ -116,12 +117,12 @@ class _Clock:
         return 0 < 60 * minutes <= time.monotonic() - self.saved
 
 
-def _means(sums: torch.Tensor, step: int) -> tuple[float, float]:
+def _means(trainer: Trainer, sums: torch.Tensor) -> tuple[float, float]:
     """Give the mean loss and gradient norm since the last call, over all processes, and start anew."""
-    loss, norm, steps = sums.tolist()
+    loss, norm, steps = trainer.accelerator.reduce(sums.clone(), "mean").tolist()
     sums.zero_()
     if not math.isfinite(loss):
-        raise diverged(step)
+        raise diverged(trainer.progress.step)
     return loss / steps, norm / steps
 
 

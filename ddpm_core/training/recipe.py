@@ -130,8 +130,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("image_size", "channels", "patch", "num_levels", "batch", "accumulate", "steps", "log_every"):
             _require(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("validation", "decay_share"):
-            _require(self, name, 0 <= getattr(self, name) < 1, "0 up to, not including, 1")
+        _require(self, "validation", 0 <= self.validation < 1, "0 up to, not including, 1")
+        _require(self, "decay_share", 0 <= self.decay_share <= 1, "0..1")
         for name in ("learning_rate", "crop"):
             _require(self, name, 0 < getattr(self, name) <= 1, "above 0, at most 1")
         for name in ("min_snr", "weight_decay", "clip", "warmup", "ema_half_life", "checkpoint_minutes", "patience"):

@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from accelerate import Accelerator, PartialState
 from torch import nn
 
-from ddpm_core.bundle import Manifest, write_bundle
+from ddpm_core.bundle import Manifest, read_bundle, write_bundle
 from ddpm_core.data.images import ImageSet, load
 from ddpm_core.data.split import split
 from ddpm_core.data.stream import Stream
@@ -92,7 +93,7 @@ def _run(
     if not kept or not held:  # too few to split
         kept, held = list(range(len(images.names))), []
     if accelerator.is_main_process:
-        report(_about(images, kept, held))
+        report(_about(recipe, images, kept, held, start))
     training = Stream(images.pixels, kept, accelerator.device, seed=recipe.seed, flip=recipe.flip, crop=recipe.crop)
     provenance = {
         "data": Path(recipe.data).name,
@@ -114,8 +115,9 @@ def _run(
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
-    precision = machine.precision_for(recipe.precision, PartialState().device)
-    return Accelerator(mixed_precision="no" if precision is Precision.FP32 else precision.value)
+    cpu = not torch.accelerator.is_available()  # processes on CPUs find each other only when told
+    precision = machine.precision_for(recipe.precision, PartialState(cpu=cpu).device)
+    return Accelerator(cpu=cpu, mixed_precision="no" if precision is Precision.FP32 else precision.value)
 
 
 def _write(folder: Path, recipe: Recipe) -> None:
@@ -123,8 +125,19 @@ def _write(folder: Path, recipe: Recipe) -> None:
     (folder / RECIPE).write_text(text, encoding="utf-8")
 
 
-def _about(images: ImageSet, kept: Sequence[int], held: Sequence[int]) -> Mapping[str, Any]:
-    return {"training_images": len(kept), "held_back_images": len(held), "dropped": images.dropped}
+def _about(
+    recipe: Recipe, images: ImageSet, kept: Sequence[int], held: Sequence[int], start: Path | None
+) -> Mapping[str, Any]:
+    """Give the first row that is reported: what a sitting starts from."""
+    before = read_bundle(start).manifest.provenance if start is not None else {}
+    return {
+        "step": before.get("steps", 0),
+        "steps": recipe.steps,
+        "training_images": len(kept),
+        "held_back_images": len(held),
+        "dropped": images.dropped,
+        "data_changed": before.get("data_fingerprint", images.fingerprint) != images.fingerprint,
+    }
 
 
 def _seen(progress: Progress) -> Mapping[str, Any]:

@@ -106,7 +106,7 @@ class Trainer:
         optimizer = torch.optim.AdamW(
             self.network.parameters(),
             lr=recipe.learning_rate,
-            betas=(recipe.betas[0], recipe.betas[1]),
+            betas=recipe.betas,  # type: ignore[arg-type]  # two, by the recipe
             weight_decay=recipe.weight_decay,
             fused=True,
         )
@@ -133,6 +133,8 @@ class Trainer:
         fit_weights(self.network, weights, folder)
         self.ema.network.load_state_dict(read_bundle(folder).load_network().state_dict())
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:  # the recipe may have been changed since
+            group.update(betas=self.recipe.betas, weight_decay=self.recipe.weight_decay)
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])

@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from ddpm_core.denoiser import Prediction
+from ddpm_core.errors import InvalidInput
+from ddpm_core.training import recipe as recipes
+from ddpm_core.training.networks import build
+from ddpm_core.training.recipe import Decay, Loss, Recipe, Schedule
+
+RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.yaml"))
+
+
+def test_a_file_is_read_and_overrides_win(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("batch: 16\nlearning_rate: 1e-4\nnetwork: {class: AttentionUNet, heads: 2}\n", encoding="utf-8")
+    recipe = recipes.read(file, ["batch=32", "loss=huber", "betas=[0.9, 0.95]", "network.middle=64"], steps=7)
+    assert (recipe.batch, recipe.loss, recipe.betas, recipe.steps) == (32, Loss.HUBER, (0.9, 0.95), 7)
+    assert recipe.learning_rate == 1e-4
+    assert recipe.network == {"class": "AttentionUNet", "heads": 2, "middle": 64}
+
+
+def test_what_is_written_reads_back_as_the_same_recipe(tmp_path):
+    recipe = recipes.read(None, ["schedule=linear", "classes=[cats]", "patch=2"])
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe.to_dict()), encoding="utf-8")
+    assert recipes.read(file) == recipe
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("learnin_rate=1", "no recipe setting learnin_rate. Did you mean learning_rate?"),
+        ("schedule=cosin", "Did you mean cosine?"),
+        ("batch=many", "batch must be a whole number, not 'many'"),
+        ("batch=0", "batch must be at least 1"),
+        ("batch=1.5", "batch must be a whole number"),
+        ("flip=1", "flip must be true or false"),
+        ("learning_rate=fast", "learning_rate must be a number"),
+        ("validation=1", "validation must be 0 up to, not including, 1"),
+        ("classes=cats", "classes must be a list"),
+        ("network=3", "network must be a mapping"),
+        ("accumulate=5", "batch must be a multiple of accumulate = 5"),
+        ("patch=3", "image_size must be a multiple of patch = 3"),
+        ("domain=dogs", "domain must be human_face, cat_face or any"),
+        ("batch", "--set wants key=value"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_allowed(setting, says):
+    with pytest.raises(InvalidInput) as caught:
+        recipes.read(None, [setting])
+    assert says in caught.value.message
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "a: [", "\xff"])
+def test_a_file_that_is_no_recipe_is_refused_by_name(content, tmp_path):
+    file = tmp_path / "bad.yaml"
+    file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(InvalidInput, match=r"bad\.yaml"):
+        recipes.read(file)
+
+
+@pytest.mark.parametrize(
+    ("network", "says"),
+    [
+        ({"class": "UNet2D"}, "Did you mean UNet2DModel?"),
+        ({"class": "UNet2DModel", "layer_per_block": 2}, "Did you mean layers_per_block?"),
+        ({"class": "AttentionUNet", "width": [8]}, "Did you mean widths?"),
+    ],
+)
+def test_a_wrong_setting_of_a_network_is_named_too(network, says):
+    with pytest.raises(InvalidInput) as caught:
+        build(recipes.change(Recipe(), {"network": network}))
+    assert says in caught.value.message
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_every_recipe_of_the_repository_makes_its_network(file):
+    recipe = recipes.read(file)
+    with torch.device("meta"):
+        network = build(recipe)
+        side = recipe.image_size // recipe.patch
+        x = torch.zeros(1, recipe.channels * recipe.patch**2, side, side)
+        out = network(x, torch.zeros(1, dtype=torch.long))
+    out = out if isinstance(out, torch.Tensor) else out.sample
+    assert out.shape == x.shape
+    assert recipe.name == file.stem
+
+
+def test_the_recipes_of_the_origin_systems_have_their_settings():
+    origin = {file.stem: recipes.read(file) for file in RECIPES}
+    linear_epsilon = {"celeba-76", "cifar10-32", "fairface-128", "dogs-64"}
+    assert {"afhq-cat", "faces-64", "cats-64"} | linear_epsilon == set(origin)
+    assert {name for name, r in origin.items() if r.schedule is Schedule.LINEAR} == linear_epsilon
+    assert all(origin[name].prediction is Prediction.EPSILON for name in linear_epsilon)
+    assert (origin["celeba-76"].num_levels, origin["celeba-76"].image_size) == (500, 76)
+    assert origin["fairface-128"].decay is Decay.COSINE
+    assert origin["dogs-64"].network == {"class": "AttentionUNet"}
+
+
+def test_the_embedded_model_fits_into_20_mib_of_16_bit_weights():
+    with torch.device("meta"):
+        network = build(recipes.read(next(file for file in RECIPES if file.stem == "faces-64")))
+    assert sum(parameter.numel() for parameter in network.parameters()) * 2 <= 20 * 2**20
