@@ -24,7 +24,6 @@ from torch import nn
 from ddpm_core import schedule
 from ddpm_core.denoiser import Prediction
 from ddpm_core.errors import InvalidInput
-from ddpm_core.sampling.table import Sampler
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 UNET_CONFIG = "unet/config.json"
@@ -45,7 +44,6 @@ class SamplingDefaults(BaseModel):
     """What sampling takes where a request does not say."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    sampler: Sampler = Sampler.DPMPP_2M
     num_inference_steps: int = Field(default=25, ge=1)
 
 

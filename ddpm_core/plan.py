@@ -151,7 +151,7 @@ def make_plan(
         num_images: 1..16; image i uses seed + i, modulo 2³².
         mode: `auto` with a target and `none` without, unless said.
         resemblance: 0..1; the mode's own unless said. Not with `pixel` and `none`.
-        sampler: the bundle's default unless said; `pixel` is DDIM.
+        sampler: `dpmpp_2m` unless said; `pixel` is DDIM.
         num_inference_steps: network calls, 1..start level; by mode unless said.
         eta: 0..1, for `ddim`.
         guidance_loss_scale: ≥ 0, for `pixel`.
@@ -197,7 +197,7 @@ def make_plan(
         table = _pixel_table(bundle, _or(num_inference_steps, PIXEL_CALLS), guidance_loss_scale)
         parameters |= {"sampler": str(Sampler.DDIM), "eta": 0.0, "guidance_loss_scale": guidance_loss_scale}
     else:
-        sampler = sampler or manifest.defaults.sampler
+        sampler = sampler or Sampler.DPMPP_2M
         if mode is Mode.NONE:
             levels = schedule.trailing(
                 schedule.num_levels, _or(num_inference_steps, manifest.defaults.num_inference_steps)

@@ -20,7 +20,7 @@ CORE = {
     "unet": {"errors"},
     "faces": {"errors"},
     "sampling": {"denoiser", "guidance", "schedule"},
-    "bundle": {"denoiser", "errors", "sampling", "schedule", "unet"},
+    "bundle": {"denoiser", "errors", "schedule", "unet"},
     "plan": {"bundle", "errors", "pixels", "sampling", "schedule"},
     "ranking": {"guidance"},
     "engine": {"denoiser", "errors", "events", "pixels", "plan", "ranking", "sampling"},

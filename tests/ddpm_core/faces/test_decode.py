@@ -91,9 +91,20 @@ def test_the_camera_may_be_held_any_way(kind: str, orientation: int) -> None:
     held = scene() if turn is None else scene().transpose(turn)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = decode(saved(held, kind, exif=exif, quality=95))
+    picture = decode(saved(held, kind, exif=exif.tobytes(), quality=95))
     assert (picture.width, picture.height) == (96, 64)
     assert difference(picture.pixels, scene()) < 4
+
+
+def test_a_heic_turned_by_its_container_is_not_turned_again() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    by_container = saved(scene().rotate(90, expand=True), "HEIF", exif=exif.tobytes(), quality=95)
+    by_exif_alone = saved(scene().rotate(90, expand=True), "HEIF", exif=exif, quality=95)
+    assert b"irot" in by_container
+    assert b"irot" not in by_exif_alone
+    for data in (by_container, by_exif_alone):
+        assert difference(decode(data).pixels, scene()) < 4
 
 
 def test_damaged_exif_is_no_reason_to_refuse() -> None:
