@@ -96,7 +96,7 @@ class _NormEachImageAlone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, …)."""
-        return torch.cat([self.norm(image) for image in x.split(1)]) if len(x) > 1 else self.norm(x)
+        return torch.cat([self.norm(image) for image in torch.split(x, 1)]) if len(x) > 1 else self.norm(x)
 
 
 def _norm_each_image_alone(network: nn.Module) -> None:

@@ -10,11 +10,18 @@ import typer
 from ddpm_service.errors import ServiceError
 
 
+def _tellable() -> tuple[type[Exception], ...]:
+    """Give what a user can mend; the core is imported only when something has failed."""
+    from ddpm_core.errors import InvalidInput
+
+    return (ServiceError, InvalidInput, OSError)
+
+
 @contextmanager
 def told_in_a_line(command: str) -> Iterator[None]:
-    """Turn a ServiceError inside into its message and exit code 1."""
+    """Turn an error that a user can mend into its message and exit code 1."""
     try:
         yield
-    except ServiceError as error:
+    except _tellable() as error:
         typer.echo(f"{command}: {error}", err=True)
         raise typer.Exit(1) from error

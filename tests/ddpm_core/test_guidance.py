@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -112,12 +114,10 @@ def test_pixel_guidance_is_the_course_loop_written_from_its_equations() -> None:
     s, size = 50.0, 3 * 16 * 16
     y = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
     table = ddim_raw(ours, levels)
-    from dataclasses import replace
-
     table = replace(table, pixel=s / (size * ours.alpha_bar[list(levels[:-1])]))
     state = SampleState(table, 0, noise(0, 0, (3, 16, 16)).double(), target=y)
     x = state.x
-    for level, following in zip(levels, levels[1:], strict=False):
+    for level, following in pairwise(levels):
         a, b = ours.alpha_bar[level], ours.alpha_bar[following]
         with torch.no_grad():
             e = network(x[None], torch.tensor([level - 1]))[0]

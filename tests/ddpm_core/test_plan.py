@@ -13,8 +13,8 @@ from ddpm_core import schedule
 from ddpm_core.bundle import Bundle, Manifest
 from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.errors import InvalidInput
-from ddpm_core.plan import RESEMBLANCE, curve, make_plan
 from ddpm_core.pixels import to_tensor
+from ddpm_core.plan import RESEMBLANCE, curve, make_plan
 from ddpm_core.sampling import sample
 from ddpm_core.schedule import NoiseSchedule
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ddpm_core import schedule
 from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.errors import InvalidInput
-from ddpm_core.sampling import SampleState, Sampler, StepTable, advance, build, ddim, ddpm, noise, sample
+from ddpm_core.sampling import Sampler, SampleState, StepTable, advance, build, ddim, ddpm, noise, sample
 from ddpm_core.schedule import NoiseSchedule
 
 from .conftest import GaussianDenoiser, TinyNetwork

@@ -1,0 +1,48 @@
+# Everything a developer or a newcomer runs. `make run` and `make test` need Python 3.11 and nothing else.
+PYTHON ?= $(or $(shell command -v python3.11),python3)
+VENV := .venv
+BIN := $(VENV)/bin
+HOST ?= 127.0.0.1
+# Where torch comes from: on a machine without a GPU https://download.pytorch.org/whl/cpu is the small build.
+TORCH_INDEX ?=
+BUNDLE := $(lastword $(sort $(wildcard models/faces-64/*)))
+
+.PHONY: help env run test check lint format bench clean
+
+help:  ## Say what there is
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+env: $(VENV)/.installed  ## Make the environment in .venv
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed and $(PYTHON) is not here: make env PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; v = "%d.%d" % sys.version_info[:2]; v == "3.11" or sys.exit(f"Python 3.11 is needed, {sys.executable} is {v}: make env PYTHON=/path/to/python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+run: env  ## Pack the embedded model and serve it; Ctrl-C stops all of it
+	@$(BIN)/ddpm pack $(BUNDLE)
+	@exec $(BIN)/ddpm serve
+
+test: env  ## All tests, with a real TorchServe
+	$(BIN)/pytest
+
+check: env lint  ## Lint and the tests that need no TorchServe, in about a minute
+	$(BIN)/pytest -m 'not torchserve'
+
+lint: env  ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: env  ## Put the code into the house's form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: env  ## Measure; tables and pictures go to bench/
+	$(BIN)/ddpm bench --out bench
+
+clean:  ## Remove what was made, not what was trained
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache model_store/*.mar logs

@@ -1,0 +1,35 @@
+"""The `ddpm` command: one subcommand a file."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from ddpm_service.cli.generate import generate
+from ddpm_service.cli.inspect import inspect
+from ddpm_service.cli.models import app as models
+from ddpm_service.cli.pack import pack
+from ddpm_service.cli.sample import sample
+from ddpm_service.cli.serve import serve
+from ddpm_service.cli.train import resume, train
+
+app = typer.Typer(
+    name="ddpm",
+    help="A selfie in, celebrity-like faces that resemble it out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (serve, generate, sample, train, resume, inspect, pack):
+    app.command()(command)
+app.add_typer(models, name="models", help="What is served: list, describe, register, scale, set-default, unregister.")
+
+
+def main() -> None:
+    """Run `ddpm`; Ctrl-C ends it with 130."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)

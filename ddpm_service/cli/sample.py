@@ -1,0 +1,88 @@
+"""`ddpm sample`: images from a bundle, in this process, without a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ddpm_api import Mode, OutputFormat, Sampler, contact_sheet
+from ddpm_service.cli.failure import told_in_a_line
+
+
+def sample(
+    bundle: Annotated[Path, typer.Argument(help="The model: a folder with bundle.json.")],
+    out: Annotated[Path, typer.Option(help="A folder for one PNG a seed, or a .png for all in one sheet.")],
+    num_images: Annotated[int, typer.Option(min=1, help="How many; made in batches of 16.")] = 16,
+    image: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A selfie to resemble; without it, from noise.")
+    ] = None,
+    mode: Annotated[Mode | None, typer.Option(help="How the selfie guides. (default: auto with a selfie)")] = None,
+    resemblance: Annotated[float | None, typer.Option(help="0 celebrity .. 1 like you. (default: by mode)")] = None,
+    sampler: Annotated[Sampler | None, typer.Option(help="From noise to picture. (default: dpmpp_2m)")] = None,
+    num_inference_steps: Annotated[int | None, typer.Option(help="Network calls. (default: by mode)")] = None,
+    eta: Annotated[float, typer.Option(help="0..1, for ddim.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the first image, or -1 for a random one; image i has seed + i.")] = -1,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. (default: the best there is)")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16. (default: the fastest, by trying)")
+    ] = None,
+) -> None:
+    """Sample a model and write PNGs, each with its seed and settings inside; print their paths.
+
+    Example: ddpm sample models/faces-64/0.1 --num-images 16 --seed 0 --out grid.png
+    """
+    with told_in_a_line("ddpm sample"):
+        # torch takes seconds to import: only now, when the command line is known to be right.
+        import numpy as np
+
+        from ddpm_core import load
+        from ddpm_core.faces import encode
+        from ddpm_core.plan import MAX_IMAGES, make_plan
+        from ddpm_core.sampling import MAX_SEED
+
+        pipeline = load(bundle, device=device, dtype=dtype)
+        target = None if image is None else pipeline.aim(image.read_bytes())
+        how: dict[str, Any] = {
+            "mode": mode,
+            "resemblance": resemblance,
+            "sampler": sampler,
+            "num_inference_steps": num_inference_steps,
+            "eta": eta,
+        }
+        console = Console(stderr=True)
+        for _, message in target.warnings if target else ():
+            console.print(message, style="yellow")
+        pictures: list[bytes] = []
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
+        with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
+            task = progress.add_task("Sampling", total=None)
+            while len(pictures) < num_images:
+                size = min(MAX_IMAGES, num_images - len(pictures))
+                plan = make_plan(pipeline.bundle, target.pixels if target else None, num_images=size, seed=seed, **how)
+                progress.update(task, total=plan.calls * -(-num_images // MAX_IMAGES))
+                made = pipeline.run(plan, on_step=lambda: progress.advance(task))
+                for its_seed, picture in zip(plan.seeds, made, strict=True):
+                    about = {**plan.parameters, "seed": its_seed, "num_images": 1}
+                    pictures.append(encode(np.asarray(picture), "png", about))
+                seeds = [*plan.seeds]
+                _write(out, pictures[-size:], seeds)
+                seed = (seeds[-1] + 1) % (MAX_SEED + 1)
+        if out.suffix == ".png":
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_bytes(contact_sheet(pictures, OutputFormat.PNG))
+            typer.echo(out)
+
+
+def _write(out: Path, pictures: list[bytes], seeds: list[int]) -> None:
+    """Write one file a seed, unless `out` is to be one sheet."""
+    if out.suffix == ".png":
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    for seed, picture in zip(seeds, pictures, strict=True):
+        path = out / f"seed-{seed:010d}.png"
+        path.write_bytes(picture)
+        typer.echo(path)

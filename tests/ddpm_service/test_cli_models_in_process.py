@@ -1,0 +1,99 @@
+"""`ddpm sample` and `ddpm inspect`: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import skimage.data
+from PIL import Image
+from typer.testing import CliRunner
+
+from ddpm_service.cli import app
+
+BUNDLE = str(sorted((Path(__file__).parents[2] / "models").glob("faces-64/*"))[-1])
+
+
+def ddpm(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_sample_writes_one_png_a_seed_with_its_settings_inside(tmp_path: Path) -> None:
+    code, out, _ = ddpm(
+        "sample", BUNDLE, "--out", str(tmp_path / "faces"), "--num-images", "3", "--num-inference-steps", "2",
+        "--seed", "41", "--sampler", "ddim",
+    )  # fmt: skip
+    assert code == 0
+    paths = [Path(line) for line in out.split()]
+    assert [path.name for path in paths] == [f"seed-{seed:010d}.png" for seed in (41, 42, 43)]
+    with Image.open(paths[1]) as picture:
+        assert picture.size == (64, 64)
+        about = json.loads(picture.text["parameters"])
+    assert about["seed"] == 42
+    assert about["sampler"] == "ddim"
+    assert about["num_inference_steps"] == 2
+
+
+def test_sample_makes_one_sheet_where_a_file_is_named(tmp_path: Path) -> None:
+    sheet = tmp_path / "grid.png"
+    code, out, _ = ddpm("sample", BUNDLE, "--out", str(sheet), "--num-images", "4", "--num-inference-steps", "1")
+    assert code == 0
+    assert out.split() == [str(sheet)]
+    with Image.open(sheet) as picture:
+        assert picture.width >= 128
+
+
+def test_sample_is_guided_by_a_selfie(tmp_path: Path) -> None:
+    selfie = tmp_path / "me.jpg"
+    Image.fromarray(skimage.data.astronaut()).save(selfie)
+    code, _, _ = ddpm(
+        "sample", BUNDLE, "--image", str(selfie), "--mode", "faithful", "--out", str(tmp_path / "out"),
+        "--num-images", "1", "--seed", "0",
+    )  # fmt: skip
+    assert code == 0
+    with Image.open(tmp_path / "out" / "seed-0000000000.png") as picture:
+        assert json.loads(picture.text["parameters"])["mode"] == "faithful"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (["sample", "nowhere", "--out", "x"], 1, "bundle.json is missing"),
+        (["sample", BUNDLE, "--out", "x", "--num-inference-steps", "1001"], 1, "num_inference_steps"),
+        (["sample", BUNDLE, "--out", "x", "--mode", "likeness"], 1, "needs an image"),
+        (["sample", BUNDLE, "--out", "x", "--dtype", "int8"], 1, "float32"),
+        (["sample", BUNDLE, "--out", "x", "--sampler", "euler"], 2, "sampler"),
+        (["sample", BUNDLE], 2, "--out"),
+        (["inspect", "nowhere"], 1, "bundle.json is missing"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_a_wrong_use_is_one_clear_line_and_the_right_exit_code(
+    arguments: list[str], code: int, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    got, _, said = ddpm(*arguments)
+    assert got == code
+    assert word in said
+    assert "Traceback" not in said
+
+
+def test_inspect_says_what_a_model_is() -> None:
+    code, out, _ = ddpm("inspect", BUNDLE, "--json")
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["name"] == "faces-64"
+    assert facts["image_size"] == 64
+    assert facts["checksums"] == "ok"
+    assert facts["parameters"] > 1_000_000
+    assert "faces-64" in ddpm("inspect", BUNDLE)[1]
+
+
+@pytest.mark.parametrize("command", ["serve", "generate", "sample", "train", "resume", "inspect", "pack"])
+def test_every_command_shows_an_example(command: str) -> None:
+    code, out, _ = ddpm(command, "--help")
+    assert code == 0
+    assert f"ddpm {command}" in out
+    assert "Example" in out
