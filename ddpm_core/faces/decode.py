@@ -86,7 +86,7 @@ def decode(data: bytes | bytearray | memoryview, *, max_pixels: int = 64_000_000
         kept = KEEP_SIDE / max(width, height)  # the decoder halves while both sides stay above what is asked for
         image.draft(None, (int(width * kept), int(height * kept)))
     _decoding(image.load)
-    orientation = _orientation(image)
+    orientation = _orientation(image, data)
 
     rgb = _to_rgb(image)
     while max(rgb.size) >= 2 * KEEP_SIDE:
@@ -171,8 +171,14 @@ def _invalid(code: str, message: str) -> InvalidInput:
     return InvalidInput(code, message, field="image", allowed=ALLOWED)
 
 
-def _orientation(image: Image.Image) -> int:
-    """Give the EXIF orientation, 1..8; HEIF pictures were turned by their decoder, which then reports 1."""
+def _orientation(image: Image.Image, data: bytes) -> int:
+    """Give the EXIF orientation that is still to be applied, 1..8."""
+    if image.format == "HEIF":
+        # its decoder obeys the container's own turns and then hides the EXIF copy of them, which counts if it is alone
+        start = data.find(b"ipco")
+        properties = data[start : start + int.from_bytes(data[start - 4 : start], "big")]
+        turned = b"irot" in properties or b"imir" in properties
+        return 1 if turned else int(image.info.get("original_orientation") or 1)
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # damaged EXIF is no reason to refuse a good picture

@@ -22,8 +22,9 @@ from ddpm_core.faces.pose import Gray, Pose, PoseModel
 Point = tuple[float, float]
 
 DOMAINS = ("human_face", "cat_face", "any")
-COPY = 640  # the long side of the copy that is searched, whatever the picture's own size
-NEAR = COPY // 2  # the first searches: faces from about a sixteenth of the picture
+YUNET_SIDE = 640  # the long side of the copy that YuNet searches
+# The cascades search coarsely and let much pass: settling makes the place exact, and likeness decides.
+STEP, NEIGHBOURS, LEAST = 1.2, 1, 20
 LIKE_A_FACE = 0.0
 
 
@@ -50,7 +51,7 @@ class Face:
 
 @dataclass(frozen=True)
 class _View:
-    """A grey copy to search, and the affine map (2, 3) from its pixels to the 640 px copy's."""
+    """A grey copy to search, and the affine map (2, 3) from its pixels to the picture's."""
 
     gray: Gray
     back: NDArray[np.float64]
@@ -86,7 +87,7 @@ class FaceFinder:
         }
 
     def find(self, picture: Picture) -> tuple[Face, ...]:
-        """Give the faces found, largest first; harder searches are made only while nothing is found."""
+        """Give the faces found, largest first (see `_ranked`); harder searches are made only while nothing is found."""
         if self.domain == "any":
             return ()
         with self._lock:
@@ -113,34 +114,31 @@ class FaceFinder:
                 if likeness > LIKE_A_FACE and apart:
                     found.append((pose, likeness))
             if found:
-                found.sort(key=lambda item: -item[0].side)
-                return tuple(_face(picture, pose, likeness, kind) for pose, likeness in found)
+                return tuple(_face(picture, pose, likeness, kind) for pose, likeness in _ranked(found))
         return ()
 
     def _human_guesses(self, gray: Gray) -> Iterator[list[Pose]]:
-        """Yield the rough poses of each search, in pixels of `gray`: plain first, then dim, profile, tilted, small."""
-        near = _view(gray, NEAR)
+        """Yield the rough poses of each search, in pixels of `gray`."""
         frontal = partial(_detect, self._frontal, side=1.47, down=-0.08)
-        yield frontal(near, least=20)
-        even = _View(_equalised(near.gray), near.back)
-        yield frontal(even, least=20)
-        yield _detect(self._profile, even, side=1.26, down=-0.04, least=28) + _detect(
-            self._profile, _mirrored(even), side=1.26, down=-0.04, least=28
-        )
-        yield frontal(_turned(even, 30), least=28) + frontal(_turned(even, -30), least=28)
-        yield frontal(_view(gray, COPY), least=20)
+        profile = partial(_detect, self._profile, side=1.26, down=-0.04)
+        yield frontal(_view(gray, 320))
+        yield frontal(_evened(_view(gray, 320)))  # dim or uneven light
+        near = _evened(_view(gray, 240))
+        yield profile(near) + profile(_mirrored(near))  # the cascade knows only one side
+        yield frontal(_view(gray, 480))  # small faces
+        yield frontal(_turned(near, 30)) + frontal(_turned(near, -30))
 
     def _cat_guesses(self, gray: Gray) -> Iterator[list[Pose]]:
-        near = _view(gray, NEAR)
-        cat = partial(_detect, self._cat, side=1.58, down=-0.10, least=32)
+        """Yield the rough poses of each search, in pixels of `gray`."""
+        cat = partial(_detect, self._cat, side=1.58, down=-0.10)
+        near = _view(gray, 240)
         yield cat(near)
-        even = _View(_equalised(near.gray), near.back)
-        yield cat(even)
-        yield cat(_turned(even, 25)) + cat(_turned(even, -25))
+        yield cat(_evened(near))
+        yield cat(_turned(near, 25)) + cat(_turned(near, -25))
 
     def _find_yunet(self, picture: Picture) -> tuple[Face, ...]:
         assert self._yunet is not None
-        k = COPY / max(picture.pixels.size)
+        k = YUNET_SIDE / max(picture.pixels.size)
         size = max(1, round(picture.pixels.width * k)), max(1, round(picture.pixels.height * k))
         copy = np.asarray(picture.pixels.resize(size, Image.Resampling.BOX, reducing_gap=2))[:, :, ::-1]
         self._yunet.setInputSize(size)
@@ -163,9 +161,10 @@ def _view(gray: Gray, side: int) -> _View:
     return _View(copy, np.array([[width / small[0], 0, 0], [0, height / small[1], 0]]))
 
 
-def _equalised(gray: Gray) -> Gray:
+def _evened(view: _View) -> _View:
     """Even out the light, part by part."""
-    return np.asarray(cv2.createCLAHE(3.0, (6, 6)).apply(gray), np.uint8)
+    gray = cv2.createCLAHE(3.0, (6, 6)).apply(view.gray)
+    return _View(np.asarray(gray, np.uint8), view.back, view.angle)
 
 
 def _mirrored(view: _View) -> _View:
@@ -185,9 +184,9 @@ def _turned(view: _View, degrees: float) -> _View:
     return _View(np.asarray(gray, np.uint8), back, -angle)
 
 
-def _detect(cascade: cv2.CascadeClassifier, view: _View, *, side: float, down: float, least: int) -> list[Pose]:
+def _detect(cascade: cv2.CascadeClassifier, view: _View, *, side: float, down: float) -> list[Pose]:
     """Run a cascade; `side` and `down` say where the CelebA-HQ square lies from its boxes, in widths of the box."""
-    boxes = cascade.detectMultiScale(view.gray, 1.1, 3, minSize=(least, least))
+    boxes = cascade.detectMultiScale(view.gray, STEP, NEIGHBOURS, minSize=(LEAST, LEAST))
     zoom = math.sqrt(abs(np.linalg.det(view.back[:, :2])))
     poses = []
     for x, y, width, height in boxes:
@@ -196,12 +195,20 @@ def _detect(cascade: cv2.CascadeClassifier, view: _View, *, side: float, down: f
     return poses
 
 
+def _ranked(found: list[tuple[Pose, float]]) -> list[tuple[Pose, float]]:
+    """Order by size; of those about as large as the largest the clearest comes first, whatever the pixels' noise."""
+    found = sorted(found, key=lambda item: -item[0].side)
+    large = [item for item in found if item[0].side > 0.9 * found[0][0].side]
+    first = max(large, key=lambda item: item[1])
+    return [first, *(item for item in found if item is not first)]
+
+
 def _settle(model: PoseModel, gray: Gray, guess: Pose) -> tuple[Pose, float]:
-    """Settle on a copy of the face's surroundings at about 128 px a side, whatever the picture's size."""
+    """Settle on a copy of the face's surroundings at about 96 px a side (a little more than was learned from), whatever the picture's size."""
     reach = 1.1 * guess.side
     left, top = max(0, int(guess.x - reach)), max(0, int(guess.y - reach))
     part = gray[top : int(guess.y + reach) + 1, left : int(guess.x + reach) + 1]
-    k = 128 / guess.side
+    k = 96 / guess.side
     size = max(1, round(part.shape[1] * k)), max(1, round(part.shape[0] * k))
     kx, ky = size[0] / part.shape[1], size[1] / part.shape[0]
     part = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA if k < 1 else cv2.INTER_LINEAR), np.uint8)
@@ -225,8 +232,8 @@ def _face(picture: Picture, pose: Pose, likeness: float, kind: Literal["human", 
 def _load_yunet(path: Path) -> cv2.FaceDetectorYN:
     wrong = "not found" if not path.is_file() else "not a YuNet ONNX model"
     try:
-        detector = cv2.FaceDetectorYN.create(str(path), "", (COPY, COPY), 0.7)
-        detector.detect(np.zeros((COPY, COPY, 3), np.uint8))
+        detector = cv2.FaceDetectorYN.create(str(path), "", (YUNET_SIDE, YUNET_SIDE), 0.7)
+        detector.detect(np.zeros((YUNET_SIDE, YUNET_SIDE, 3), np.uint8))
     except cv2.error:
         raise InvalidInput(
             "bad_file",

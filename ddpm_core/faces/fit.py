@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -18,6 +19,7 @@ from PIL import Image
 from ddpm_core.faces.pose import Gray, Pose, PoseModel, features
 
 STAGES = 4
+JUDGED = 2500  # faces, and others, to learn likeness from
 RIDGE = 1e-3
 # Standard deviations of what a Haar box gets wrong: right, down (in sides), ln side, angle.
 ROUGH = np.array([0.05, 0.05, 0.10, 0.15])
@@ -44,7 +46,7 @@ def fit(faces: list[Gray], others: list[Gray], rng: np.random.Generator) -> Pose
     """Fit one kind of face; `others` are pictures without such a face."""
     faces = faces + [np.ascontiguousarray(face[:, ::-1]) for face in faces]
     truth = Pose(32, 32, 64)
-    rows = [(face, truth.moved(_draw(ROUGH, rng))) for face in faces for _ in range(2)]
+    rows = [(_spoilt(face, rng), truth.moved(_draw(ROUGH, rng))) for face in faces for _ in range(2)]
     stages = []
     for _ in range(STAGES):
         X = np.stack([features(face, pose) for face, pose in rows])
@@ -60,7 +62,10 @@ def fit(faces: list[Gray], others: list[Gray], rng: np.random.Generator) -> Pose
     model = PoseModel(np.stack(stages), np.zeros(len(stages[0])))
     good: list[NDArray[np.float32]] = []
     bad: list[NDArray[np.float32]] = []
-    for picture, is_face in [(face, True) for face in faces[::2]] + [(other, False) for other in others]:
+    for clean, is_face in [(faces[i], True) for i in rng.permutation(len(faces))[:JUDGED]] + [
+        (others[i], False) for i in rng.permutation(len(others))[:JUDGED]
+    ]:
+        picture = _spoilt(clean, rng)
         pose, _ = model.settle(picture, truth.moved(_draw(ROUGH, rng)))
         (good if is_face else bad).append(features(picture, pose))
         pose, _ = model.settle(picture, truth.moved(rng.normal(size=4) * ASTRAY))
@@ -76,6 +81,12 @@ def fit(faces: list[Gray], others: list[Gray], rng: np.random.Generator) -> Pose
     )
     print(f"          1 % of the others above {np.quantile(margin[sign < 0], 0.99):.2f}")
     return PoseModel(np.stack(stages), likeness)
+
+
+def _spoilt(face: Gray, rng: np.random.Generator) -> Gray:
+    """Blur, darken and add noise, so that what is learned does not hang on how a picture was taken and stored."""
+    blurred = cv2.GaussianBlur(face, (0, 0), rng.uniform(0.1, 1.2)) * rng.uniform(0.4, 1.0)
+    return np.asarray(np.clip(blurred + rng.normal(size=face.shape) * rng.uniform(0, 4), 0, 255), np.uint8)
 
 
 def _draw(sigma: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
@@ -95,7 +106,7 @@ def main() -> None:
     turned = [np.ascontiguousarray(np.rot90(face, int(rng.integers(1, 4)))) for face in human + cat]
     weights: dict[str, Any] = {}
     for kind, faces, others in (("human", human, cat), ("cat", cat, human)):
-        model = fit(faces, others + turned, rng)
+        model = fit(faces, others + turned, np.random.default_rng(1))
         weights[f"{kind}_stages"] = model.stages.astype(np.float16)
         weights[f"{kind}_likeness"] = model.likeness.astype(np.float16)
     np.savez_compressed(arguments.out, **weights)
