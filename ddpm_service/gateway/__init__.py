@@ -1,0 +1,1 @@
+"""The front door: what people and clients touch. TorchServe stays behind it, on loopback."""

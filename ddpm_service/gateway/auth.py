@@ -1,0 +1,109 @@
+"""API tokens: read from a file, compared in constant time, read again when the file changes."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddpm_api import ApiError, Error
+from ddpm_service.errors import ServiceError
+
+_LOOK_SECONDS = 1.0
+_SHORTEST = 16
+ANONYMOUS = "anonymous"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: a token's name, or anonymous where none is asked for."""
+
+    name: str
+
+    @property
+    def known(self) -> bool:
+        """Whether a token was checked."""
+        return self.name != ANONYMOUS
+
+
+class Tokens:
+    """The tokens of a file: one a line, a name before it if wanted (``alice 3q2-7w…``), ``#`` begins a comment.
+
+    Without a name a token is called by the first digits of its hash. A changed file holds within a second; while it
+    is wrong or gone the former tokens hold.
+
+    Args:
+        file: the file, such as a mounted secret.
+
+    Raises:
+        ServiceError: it cannot be read, names no token, or a token is too short.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._text: str | None = None
+        self._names: dict[bytes, str] = {}
+        self._looked = time.monotonic()
+        self._read()
+
+    def caller(self, authorization: str | None) -> Caller:
+        """Who sent this ``Authorization`` header.
+
+        Raises:
+            ApiError: there is no bearer token, or not one of ours (``unauthorized``).
+        """
+        self._look()
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() == "bearer" and token.strip():
+            digest = hashlib.sha256(token.strip().encode()).digest()
+            # All of them, so that the time tells nothing.
+            matches = [name for known, name in self._names.items() if hmac.compare_digest(known, digest)]
+            if matches:
+                return Caller(matches[0])
+            raise ApiError(Error(code="unauthorized", message="The API token is not valid."))
+        message = "An API token is needed: send the header Authorization: Bearer <token>."
+        raise ApiError(Error(code="unauthorized", message=message))
+
+    def _look(self) -> None:
+        if time.monotonic() - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        try:
+            self._read()
+        except ServiceError:
+            return
+
+    def _read(self) -> None:
+        try:
+            text = self._file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ServiceError(f"the tokens in {self._file} cannot be read: {type(error).__name__}") from error
+        if text == self._text:
+            return
+        names: dict[bytes, str] = {}
+        for number, line in enumerate(text.splitlines(), 1):
+            words = line.partition("#")[0].split()
+            if not words:
+                continue
+            if len(words) > 2 or len(words[-1]) < _SHORTEST:
+                raise ServiceError(
+                    f"{self._file}, line {number}: a token has {_SHORTEST} characters or more, no blanks"
+                )
+            digest = hashlib.sha256(words[-1].encode()).digest()
+            names[digest] = words[0] if len(words) == 2 else digest.hex()[:8]
+        if not names:
+            raise ServiceError(f"{self._file} holds no token")
+        self._text, self._names = text, names
+
+
+def may_listen(host: str, *, tokens: bool, insecure: bool) -> None:
+    """Refuse to be reached from elsewhere without tokens.
+
+    Raises:
+        ServiceError: ``host`` is not loopback, and neither tokens nor the explicit wish to do without are there.
+    """
+    loopback = host == "localhost" or host == "::1" or host.startswith("127.")
+    if not (loopback or tokens or insecure):
+        raise ServiceError(f"listening on {host} needs API tokens (--tokens FILE), or --insecure to do without")

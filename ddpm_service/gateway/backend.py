@@ -1,0 +1,217 @@
+"""The one seam to what makes the pictures. REST, server-sent events, OpenAI images and gRPC all stand on it."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import aiohttp
+from pydantic import ValidationError
+
+from ddpm_api import EndEvent, Error, ErrorBody, ErrorEvent, Event, GenerateRequest, parse_event
+from ddpm_service.torchserve.board import Board, ModelState, State
+
+_ACCEPT = "application/x-ndjson"
+_CONNECT_SECONDS = 5.0
+# A handler call that is silent for longer has its worker killed (responseTimeout in model-config.yaml).
+_SILENCE_SECONDS = 150.0
+_LONGEST_LINE = 16 * 2**20
+_RETRY_SECONDS = 5
+_MISSING = 404
+_TOO_LARGE = 413
+
+
+class Backend(Protocol):
+    """What the front door needs of whatever makes the pictures."""
+
+    def models(self) -> Mapping[str, ModelState]:
+        """Every model and version with its state and ``bundle.json``, as of now."""
+
+    def generate(
+        self, model: str, version: str | None, request: GenerateRequest, request_id: str
+    ) -> AsyncGenerator[Event, None]:
+        """Make faces, event by event; ``version`` None is the model's default one.
+
+        The last event is ``end`` or ``error``: every failure is an event, also an unknown model and a connection that
+        breaks. Closing the generator (``aclose``, or cancelling the task that awaits it) gives the work up and frees
+        its place within two steps.
+        """
+
+
+class TorchServeBackend:
+    """A TorchServe on loopback, asked for events.
+
+    Args:
+        url: where it answers predictions.
+        board: what it serves; a version that stops being ready fails its running requests.
+    """
+
+    def __init__(self, url: str, board: Board) -> None:
+        self._url = url
+        self._board = board
+        self._session: aiohttp.ClientSession | None = None
+        self._open: dict[tuple[str, str], set[aiohttp.ClientResponse]] = defaultdict(set)
+
+    def models(self) -> Mapping[str, ModelState]:
+        """Every model and version with its state."""
+        return self._board.models()
+
+    def running(self, model: str, version: str) -> int:
+        """Requests that a version works on."""
+        return len(self._open.get((model, version), ()))
+
+    def end_lost(self) -> None:
+        """End the running requests of versions that died; called in the event loop after a change of the board."""
+        for (name, version), responses in list(self._open.items()):
+            model = self._board.models().get(name)
+            now = model.versions.get(version) if model else None
+            if now is None or now.state not in {State.READY, State.LEAVING}:
+                for response in list(responses):
+                    response.close()
+
+    async def close(self) -> None:
+        """Give up everything that runs."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def generate(
+        self, model: str, version: str | None, request: GenerateRequest, request_id: str
+    ) -> AsyncGenerator[Event, None]:
+        """Make faces; see `Backend.generate`."""
+        found = self._find(model, version)
+        if isinstance(found, Error):
+            yield ErrorEvent(error=found)
+            return
+        broke_off = _error("unavailable", "The model's worker broke off; ask again.")
+        try:
+            async with self._post(model, found, request, request_id) as response:
+                if response.status != 200:
+                    yield ErrorEvent(error=await _refusal(response))
+                    return
+                running = self._open[model, found]
+                running.add(response)
+                try:
+                    async with aclosing(_lines(response.content)) as lines:
+                        async for line in lines:
+                            event = parse_event(line)
+                            yield event
+                            if isinstance(event, EndEvent | ErrorEvent):
+                                return
+                finally:
+                    running.discard(response)
+                    # Not released: what is unread must not be waited for, and a closed connection is the cancel.
+                    response.close()
+        except (TimeoutError, aiohttp.ServerTimeoutError):
+            broke_off = _error("timeout", "The model's worker has been silent for too long.")
+        except (aiohttp.ClientError, ValueError):
+            pass
+        yield ErrorEvent(error=broke_off)
+
+    def _find(self, name: str, version: str | None) -> str | Error:
+        """The version to ask, or why it cannot be asked."""
+        models = self.models()
+        model = models.get(name)
+        if model is None:
+            return Error(
+                code="not_found",
+                message="There is no such model.",
+                field="model",
+                given=name,
+                allowed=", ".join(sorted(models)) or "none is served",
+            )
+        wanted = version or model.default
+        found = model.versions.get(wanted)
+        if found is None:
+            return Error(
+                code="not_found",
+                message=f"The model {name} has no such version.",
+                field="version",
+                given=version,
+                allowed=", ".join(sorted(model.versions)),
+            )
+        if found.state is State.READY:
+            return wanted
+        why = f": {found.reason}" if found.reason else ""
+        return _error("unavailable", f"{name} {wanted} is {found.state}{why}.")
+
+    def _post(self, model: str, version: str, request: GenerateRequest, request_id: str) -> Any:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                # The front door bounds what is open; names are not looked up on loopback.
+                connector=aiohttp.TCPConnector(limit=0, force_close=False),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS),
+                auto_decompress=False,
+                read_bufsize=2**20,
+            )
+        body, content_type = encode(request)
+        return self._session.post(
+            f"{self._url}/predictions/{quote(model, safe='')}/{quote(version, safe='')}",
+            data=body,
+            headers={"Accept": _ACCEPT, "Content-Type": content_type, "X-Request-Id": request_id},
+            allow_redirects=False,
+        )
+
+
+def encode(request: GenerateRequest) -> tuple[bytes, str]:
+    """A request as a body and its content type; the picture travels as it came, and only what was given is said.
+
+    Never urlencoded: TorchServe logs such a body when it cannot read it.
+    """
+    everything = request.parameters()
+    given = {name: value for name, value in everything.items() if name in request.model_fields_set}
+    if request.image is None:
+        return json.dumps(given).encode(), "application/json"
+    if not given:
+        return request.image, "application/octet-stream"
+    boundary = b"ddpm-5b0a8d1e6f2c4973a1d5e8b4c7f09a36"
+    while boundary in request.image:
+        boundary += b"x"
+    parts = [(name, _text(value).encode()) for name, value in given.items()] + [("image", request.image)]
+    body = b"".join(
+        b'--%s\r\nContent-Disposition: form-data; name="%s"\r\n'
+        b"Content-Type: application/octet-stream\r\n\r\n%s\r\n" % (boundary, name.encode(), content)
+        for name, content in parts
+    )
+    return body + b"--%s--\r\n" % boundary, f"multipart/form-data; boundary={boundary.decode()}"
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
+    """The whole lines of a stream that are not blank; a last one without its end is dropped."""
+    rest = b""
+    async for chunk in content.iter_any():
+        *whole, rest = (rest + chunk).split(b"\n") if b"\n" in chunk else [rest + chunk]
+        if len(rest) > _LONGEST_LINE:
+            raise ValueError("a line is too long")
+        for line in whole:
+            if line.strip():
+                yield line
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> Error:
+    """What a plain answer says: in our shape, or in TorchServe's own, whose text is about its insides."""
+    after = response.headers.get("Retry-After", "")
+    retry_after = int(after) if after.isascii() and after.isdigit() else None
+    with suppress(ValidationError):
+        error = ErrorBody.model_validate_json(await response.read()).error
+        return error.model_copy(
+            update={"retry_after": retry_after or (_RETRY_SECONDS if error.status == 503 else None)}
+        )
+    if response.status == _TOO_LARGE:
+        return Error(code="too_large", message="The request is too large.", allowed="32 MiB")
+    if response.status == _MISSING:
+        return _error("unavailable", "The version has just been removed; ask again.")
+    if response.status == 503:
+        return _error("busy", "The model is busy or starting again; ask again.")
+    return Error(code="internal", message="The model's worker failed before its first answer.")
+
+
+def _error(code: str, message: str) -> Error:
+    return Error(code=code, message=message, retry_after=None if code == "timeout" else _RETRY_SECONDS)

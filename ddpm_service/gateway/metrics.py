@@ -1,0 +1,120 @@
+"""Figures of the front door, and TorchServe's own beside them, on a port that is not for the public."""
+
+from __future__ import annotations
+
+import aiohttp
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ddpm_api import EndEvent, ErrorEvent, Event, ImageEvent, PreviewEvent
+
+_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_TORCHSERVE_SECONDS = 3.0
+_LATENCIES = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+_WAITS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
+
+
+class Metrics:
+    """The figures; each instance has a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._answers = Counter(
+            "ddpm_gateway_requests_total", "Requests by outcome", ["model", "outcome"], registry=self.registry
+        )
+        self._refusals = Counter(
+            "ddpm_gateway_refusals_total", "Requests refused before a model was asked", ["code"], registry=self.registry
+        )
+        self._images = Counter("ddpm_gateway_images_total", "Finished images", ["model"], registry=self.registry)
+        self._seconds = Histogram(
+            "ddpm_gateway_request_seconds",
+            "Time of a request that ended well",
+            ["model"],
+            buckets=_LATENCIES,
+            registry=self.registry,
+        )
+        self._wait = Histogram(
+            "ddpm_gateway_queue_wait_seconds",
+            "Time that requests waited before their first step",
+            ["model"],
+            buckets=_WAITS,
+            registry=self.registry,
+        )
+        self._first = Histogram(
+            "ddpm_gateway_first_preview_seconds",
+            "Time to the first preview",
+            ["model"],
+            buckets=_LATENCIES,
+            registry=self.registry,
+        )
+        self.open = Gauge("ddpm_gateway_requests_open", "Requests under way or queued", registry=self.registry)
+        self.ready = Gauge("ddpm_gateway_ready", "1 while the service is ready", registry=self.registry)
+
+    def refused(self, code: str) -> None:
+        """Count a request that was refused before a model was asked."""
+        self._refusals.labels(code).inc()
+
+    def follow(self, model: str) -> Story:
+        """Take the figures of one request from its events."""
+        return Story(self, model)
+
+
+class Story:
+    """One request of a served model; ``model`` must be a name that is served, or labels would grow without bound."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._metrics = metrics
+        self._model = model
+        self._previews = 0
+        self.images = 0
+        self.outcome = "cancelled"
+
+    def feed(self, event: Event, seconds: float) -> None:
+        """Take the next event, so many seconds after the request came."""
+        metrics, model = self._metrics, self._model
+        match event:
+            case PreviewEvent():
+                if not self._previews:
+                    metrics._first.labels(model).observe(seconds)
+                self._previews += 1
+            case ImageEvent():
+                self.images += 1
+                metrics._images.labels(model).inc()
+            case EndEvent():
+                self.outcome = "done"
+                metrics._seconds.labels(model).observe(seconds)
+                metrics._wait.labels(model).observe(event.timing.queue_seconds)
+            case ErrorEvent():
+                self.outcome = event.error.code
+
+    def close(self) -> None:
+        """Count how it ended; without ``end`` or ``error`` the client left."""
+        self._metrics._answers.labels(self._model, self.outcome).inc()
+
+
+def metrics_app(metrics: Metrics, torchserve_url: str) -> Starlette:
+    """The application of the metrics port: ``GET /metrics``.
+
+    Args:
+        metrics: the front door's figures.
+        torchserve_url: where TorchServe's own are; they are left out while it does not answer.
+    """
+
+    async def answer(_request: Request) -> Response:
+        own = generate_latest(metrics.registry)
+        return Response(own + await _torchserve(torchserve_url), media_type=_TYPE)
+
+    return Starlette(routes=[Route("/metrics", answer)])
+
+
+async def _torchserve(url: str) -> bytes:
+    try:
+        timeout = aiohttp.ClientTimeout(total=_TORCHSERVE_SECONDS)
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(f"{url}/metrics") as response:
+            return await response.read() if response.status == 200 else b""
+    except (TimeoutError, aiohttp.ClientError):
+        return b""

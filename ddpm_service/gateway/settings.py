@@ -1,0 +1,51 @@
+"""What an operator may set, by environment variables (a ConfigMap): DDPM_MAX_BYTES=33554432 and so on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ddpm_service.errors import ServiceError
+
+_PREFIX = "DDPM_"
+
+
+def _listed(value: object) -> object:
+    return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
+
+
+class Settings(BaseModel):
+    """Limits and times of the front door. Those per token hold where tokens are asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_bytes: int = Field(32 * 2**20, ge=1024, description="longest request body")
+    max_upload_bytes: int = Field(256 * 2**20, ge=1024, description="bodies that are held in memory at one time")
+    upload_seconds: float = Field(60.0, gt=0, description="time in which a body must have arrived")
+    max_open: int = Field(100, ge=1, description="requests under way or queued per model version")
+    max_open_per_token: int = Field(20, ge=1, description="requests of one token under way or queued")
+    rate_per_minute: float = Field(120.0, gt=0, description="requests of one token")
+    stalled_seconds: float = Field(30.0, gt=0, description="time after which a client that reads nothing is left")
+    heartbeat_seconds: float = Field(10.0, gt=0, le=15, description="longest silence of a stream")
+    drain_seconds: float = Field(300.0, ge=0, description="time that running requests get at the end")
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
+        (), description="origins of web pages that may ask, separated by commas"
+    )
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Read the settings of an environment.
+
+        Raises:
+            ServiceError: one is not allowed, with its name.
+        """
+        given = {name: environment[key] for name in cls.model_fields if (key := _PREFIX + name.upper()) in environment}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as problem:
+            first = problem.errors(include_url=False)[0]
+            name = _PREFIX + str(first["loc"][0]).upper()
+            raise ServiceError(f"{name}={first['input']}: {first['msg']}") from problem
