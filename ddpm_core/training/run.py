@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import yaml
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from ddpm_core.bundle import Manifest, read_bundle, write_bundle
@@ -45,16 +46,11 @@ def train(
         InvalidInput: a run that exists, unusable data or settings, or numbers that are no longer finite.
         OSError: a full disk; the last good checkpoint stays.
     """
-    accelerator = _accelerator(recipe)
-    if accelerator.is_main_process:
-        if (out / RECIPE).exists():
-            raise InvalidInput(
-                "run_exists", f"{out} already holds a run; `ddpm resume` goes on with it.", field="out", given=str(out)
-            )
-        out.mkdir(parents=True, exist_ok=True)
-        recipe = replace(recipe, data=str(data.resolve()))
-        _write(out, recipe)
-    return _run(out, replace(recipe, data=str(data.resolve())), accelerator, None, limits, report)
+    if (out / RECIPE).exists():
+        raise InvalidInput(
+            "run_exists", f"{out} already holds a run; `ddpm resume` goes on with it.", field="out", given=str(out)
+        )
+    return _run(out, replace(recipe, data=str(data.resolve())), None, limits, report)
 
 
 def resume(
@@ -75,16 +71,12 @@ def resume(
     if not (run / RECIPE).exists():
         raise InvalidInput("no_run", f"There is no run in {run}: {RECIPE} is missing.", field="run", given=str(run))
     recipe = recipes.read(run / RECIPE, overrides)
-    accelerator = _accelerator(recipe)
-    if accelerator.is_main_process and overrides:
-        _write(run, recipe)
     start = checkpoint.latest(run) if any((run / "checkpoints").glob("step-*")) else None
-    return _run(run, recipe, accelerator, start, limits, report)
+    return _run(run, recipe, start, limits, report)
 
 
-def _run(
-    folder: Path, recipe: Recipe, accelerator: Accelerator, start: Path | None, limits: Limits, report: Report
-) -> Progress:
+def _run(folder: Path, recipe: Recipe, start: Path | None, limits: Limits, report: Report) -> Progress:
+    accelerator = _accelerator(recipe)
     with accelerator.main_process_first():
         images = load(
             Path(recipe.data), recipe.image_size, recipe.channels, classes=recipe.classes, cache=folder / "cache"
@@ -92,8 +84,6 @@ def _run(
     kept, held = split(images.names, images.digests, recipe.validation, recipe.person_pattern)
     if not kept or not held:  # too few to split
         kept, held = list(range(len(images.names))), []
-    if accelerator.is_main_process:
-        report(_about(recipe, images, kept, held, start))
     training = Stream(images.pixels, kept, accelerator.device, seed=recipe.seed, flip=recipe.flip, crop=recipe.crop)
     provenance = {
         "data": Path(recipe.data).name,
@@ -107,15 +97,22 @@ def _run(
     def write(path: Path, network: nn.Module, progress: Progress) -> None:
         _write_bundle(path, network, recipe, {**provenance, **_seen(progress)})
 
-    trainer = Trainer(recipe, accelerator, training, Stream(images.pixels, held, accelerator.device), write)
+    held_back = Stream(images.pixels[held], range(len(held)), accelerator.device)
+    trainer = Trainer(recipe, accelerator, training, held_back, write)
     if start is not None:
         trainer.load(start)
+    accelerator.wait_for_everyone()  # all have looked at what was there before
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder, recipe)
+        report(_about(recipe, images, kept, held, start))
     with _stopped_by_signal() as asked:
         return loop.run(trainer, folder, replace(limits, stop=lambda: asked() or limits.stop()), report)
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
     cpu = not torch.accelerator.is_available()  # processes on CPUs find each other only when told
+    AcceleratorState._reset_state()  # another run of this process may have had another precision
     precision = machine.precision_for(recipe.precision, PartialState(cpu=cpu).device)
     return Accelerator(cpu=cpu, mixed_precision="no" if precision is Precision.FP32 else precision.value)
 

@@ -1,14 +1,26 @@
-"""`ddpm train` and `ddpm resume`: from a folder of pictures to a model, and on from where a run stopped."""
+"""`ddpm prepare`, `ddpm train` and `ddpm resume`: from pictures to a model, and on from where a run stopped."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+class Domain(StrEnum):
+    """What the pictures are cropped to."""
+
+    HUMAN_FACE = "human_face"
+    CAT_FACE = "cat_face"
+    ANY = "any"
+
 
 Settings = Annotated[
     list[str] | None,
@@ -16,6 +28,37 @@ Settings = Annotated[
 ]
 MaxSteps = Annotated[int | None, typer.Option(min=1, help="Stop at this step; `ddpm resume` goes on.")]
 MaxMinutes = Annotated[float | None, typer.Option(min=0, help="Stop after so many minutes; `ddpm resume` goes on.")]
+
+
+def prepare(
+    source: Annotated[Path, typer.Argument(help="Folder, zip, list of files, or list of http(s) addresses.")],
+    out: Annotated[Path, typer.Option(help="Folder for images/, report.json and dropped.png.")],
+    size: Annotated[int, typer.Option(min=8, help="Side of the images made, in pixels.")] = 64,
+    domain: Annotated[
+        Domain, typer.Option(help="Crop the largest face, or with `any` the middle square.")
+    ] = Domain.ANY,
+    min_side: Annotated[
+        int | None, typer.Option(min=1, help="Smallest crop in the original; --size if not given.")
+    ] = None,
+) -> None:
+    """Make a training set: leave out what cannot be read, is too small, a duplicate or a collage; crop the rest.
+
+    Example: ddpm prepare photos/ --out sets/mine --size 64 --domain human_face
+    """
+    from ddpm_core.data.prepare import prepare as make_set
+
+    with _told("ddpm prepare"), _progress() as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done)
+
+        report = make_set(source, out, size, domain=domain, min_side=min_side, progress=show)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in report["dropped"].items())
+    typer.echo(f"{report['kept']} of {report['found']} kept" + (f"; left out: {reasons}" if reasons else ""), err=True)
+    typer.echo(out / "images")
 
 
 def train(
@@ -30,12 +73,13 @@ def train(
 
     Example: ddpm train photos/ --out runs/mine --recipe recipes/faces-64.yaml --set batch=32
     """
-    with _told("ddpm train", out) as bar:
-        from ddpm_core.training import recipe as recipes
-        from ddpm_core.training import run
-        from ddpm_core.training.loop import Limits
+    from ddpm_core.training import recipe as recipes
+    from ddpm_core.training import run
+    from ddpm_core.training.loop import Limits
 
-        run.train(data, out, recipes.read(recipe, settings or ()), Limits(max_steps, max_minutes), bar)
+    with _told("ddpm train", out), _Figures() as figures:
+        run.train(data, out, recipes.read(recipe, settings or ()), Limits(max_steps, max_minutes), figures.show)
+    typer.echo(out / "last")
 
 
 def resume(
@@ -48,34 +92,36 @@ def resume(
 
     Example: ddpm resume runs/mine
     """
-    with _told("ddpm resume", folder) as bar:
-        from ddpm_core.training import run
-        from ddpm_core.training.loop import Limits
+    from ddpm_core.training import run
+    from ddpm_core.training.loop import Limits
 
-        run.resume(folder, settings or (), Limits(max_steps, max_minutes), bar)
+    with _told("ddpm resume", folder), _Figures() as figures:
+        run.resume(folder, settings or (), Limits(max_steps, max_minutes), figures.show)
+    typer.echo(folder / "last")
 
 
-class _Bar:
-    """Shows the rows of a run's figures as a bar on a terminal; says in any case which images were left out."""
+class _Figures:
+    """Shows the rows of a run's figures as a bar on a terminal; says in any case what is odd about the data."""
 
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    def __enter__(self) -> _Figures:
+        self._bar = _progress()
+        self._bar.start()
+        self._task = self._bar.add_task("", total=None)
+        self._latest: dict[str, float] = {}
+        return self
 
-        console = Console(stderr=True)
-        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-        self.progress = Progress(*columns, console=console, disable=not sys.stderr.isatty())
-        self._task = self.progress.add_task("", total=None)
-        self._shown: dict[str, float] = {}
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
 
-    def __call__(self, row: Mapping[str, Any]) -> None:
+    def show(self, row: Mapping[str, Any]) -> None:
+        """Take the first row, about the data, or a row of figures."""
         if "dropped" in row:
             self._begin(row)
             return
-        self._shown |= row
+        self._latest |= row
         names = {"loss": "loss", "validation_loss": "validation", "images_per_second": "images/s"}
-        text = "  ".join(f"{name} {self._shown[key]:.4g}" for key, name in names.items() if key in self._shown)
-        self.progress.update(self._task, completed=row["step"], description=text)
+        text = "  ".join(f"{name} {self._latest[key]:.4g}" for key, name in names.items() if key in self._latest)
+        self._bar.update(self._task, completed=row["step"], description=text)
 
     def _begin(self, row: Mapping[str, Any]) -> None:
         if row["dropped"]:
@@ -84,22 +130,25 @@ class _Bar:
         if row["data_changed"]:
             typer.echo("The data has changed since this run's last checkpoint.", err=True)
         text = f"{row['training_images']} images, {row['held_back_images']} held back"
-        self.progress.update(self._task, completed=row["step"], total=row["steps"], description=text)
+        self._bar.update(self._task, completed=row["step"], total=row["steps"], description=text)
+
+
+def _progress() -> Progress:
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
 
 
 @contextmanager
-def _told(command: str, run: Path) -> Iterator[_Bar]:
-    """Show progress; turn a failure into one line and exit code 1; name the last checkpoint when done."""
+def _told(command: str, run: Path | None = None) -> Iterator[None]:
+    """Turn a failure into one line and exit code 1."""
     from ddpm_core.errors import InvalidInput
 
-    bar = _Bar()
     try:
-        with bar.progress:
-            yield bar
+        yield
     except InvalidInput as error:
         typer.echo(f"{command}: {error.message}", err=True)
         raise typer.Exit(1) from error
     except OSError as error:
-        typer.echo(f"{command}: {error}; what was saved in {run} is whole, and `ddpm resume {run}` goes on.", err=True)
+        hint = f"; the checkpoints in {run} are whole: `ddpm resume {run}` goes on" if run is not None else ""
+        typer.echo(f"{command}: {error}{hint}.", err=True)
         raise typer.Exit(1) from error
-    typer.echo(run / "last")

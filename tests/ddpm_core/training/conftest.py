@@ -29,7 +29,7 @@ SETTINGS = {
 }
 
 
-def make_pictures(folder: Path, count: int = 30) -> Path:
+def make(folder: Path, count: int = 30) -> Path:
     """Squares of one bright colour on another, a class a colour."""
     random = np.random.default_rng(0)
     for i in range(count):
@@ -45,10 +45,15 @@ def make_pictures(folder: Path, count: int = 30) -> Path:
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory) -> Path:
-    return make_pictures(tmp_path_factory.mktemp("pictures"))
+    return make(tmp_path_factory.mktemp("pictures"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def make_pictures():
+    return make
+
+
+@pytest.fixture(scope="session")
 def tiny():
     """Make the small recipe with some settings changed."""
     return lambda **changes: recipes.change(recipes.Recipe(), {**SETTINGS, **changes})

@@ -41,14 +41,11 @@ def steps(folder):
 
 
 @pytest.fixture(scope="session")
-def finished(pictures, tmp_path_factory):
+def finished(pictures, tmp_path_factory, tiny):
     """A whole run of eight steps, uninterrupted."""
-    from tests.ddpm_core.training.conftest import SETTINGS
-
     out = tmp_path_factory.mktemp("finished") / "run"
-    recipe = recipes.change(recipes.Recipe(), {**SETTINGS, "sample_every": 8})
     reported = []
-    run.train(pictures, out, recipe, report=reported.append)
+    run.train(pictures, out, tiny(sample_every=8), report=reported.append)
     return out, reported
 
 
@@ -249,14 +246,12 @@ def test_a_checkpoint_of_another_network_is_refused_with_what_differs(pictures, 
 def test_one_image_is_enough_to_train(tmp_path, tiny):
     Image.new("RGB", (20, 20), "red").save(tmp_path / "one.png")
     reported = []
-    run.train(tmp_path / "one.png".replace("one.png", ""), tmp_path / "run", tiny(steps=2), report=reported.append)
+    run.train(tmp_path, tmp_path / "run", tiny(steps=2), report=reported.append)
     assert (reported[0]["training_images"], reported[0]["held_back_images"]) == (1, 0)
     assert (tmp_path / "run" / "best").resolve() == (tmp_path / "run" / "last").resolve()
 
 
-def test_changed_data_is_reported_when_a_run_goes_on(tmp_path, tiny):
-    from tests.ddpm_core.training.conftest import make_pictures
-
+def test_changed_data_is_reported_when_a_run_goes_on(make_pictures, tmp_path, tiny):
     pictures = make_pictures(tmp_path / "pictures")
     run.train(pictures, tmp_path / "run", tiny(), Limits(max_steps=1))
     reported = []
@@ -264,3 +259,18 @@ def test_changed_data_is_reported_when_a_run_goes_on(tmp_path, tiny):
     Image.new("RGB", (20, 20), "red").save(pictures / "new.png")
     run.resume(tmp_path / "run", limits=Limits(max_steps=3), report=reported.append)
     assert [row["data_changed"] for row in reported if "data_changed" in row] == [False, True]
+
+
+def test_unusable_data_leaves_no_run_behind(tmp_path, tiny):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidInput, match="no images"):
+        run.train(tmp_path / "empty", tmp_path / "run", tiny())
+    assert not (tmp_path / "run").exists()
+
+
+def test_runs_of_one_process_may_differ_in_precision(pictures, tmp_path, tiny):
+    for precision in ("fp32", "bf16"):
+        run.train(pictures, tmp_path / precision, tiny(precision=precision, steps=1))
+    losses = [read_metrics(tmp_path / precision)[0]["loss"] for precision in ("fp32", "bf16")]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)

@@ -1,0 +1,94 @@
+"""Fetching a list of picture addresses into a folder; what is there already is not fetched again."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+
+MAX_BYTES = 64 * 2**20
+_AT_ONCE, _TRIES, _PAUSE, _TIMEOUT = 8, 3, 0.5, 30
+
+
+def read_addresses(source: Path) -> list[str] | None:
+    """Give the addresses of a list of them, one a line, each once; None when the file is no such list."""
+    if not source.is_file():
+        return None
+    with source.open("rb") as file:
+        if not file.read(8).lstrip().startswith(b"http"):
+            return None
+    lines = (line.strip() for line in source.read_text(encoding="utf-8").splitlines())
+    return list(dict.fromkeys(line for line in lines if line))
+
+
+def download(
+    addresses: Sequence[str], folder: Path, progress: Callable[[int, int], None]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Fetch addresses into a folder; run again, it goes on where it stopped.
+
+    Args:
+        addresses: http or https.
+        folder: where the files go, named by a hash of their address; made.
+        progress: called with how many are done, and of how many.
+
+    Returns:
+        The file name of each address that was fetched, and the reason for each that was not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, str] = {}
+    failures: dict[str, str] = {}
+
+    def one(address: str) -> tuple[str, str, str]:
+        file = folder / hashlib.sha256(address.encode()).hexdigest()[:24]
+        return address, file.name, "" if file.exists() else _fetch(address, file)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for done, (address, name, failure) in enumerate(pool.map(one, addresses), 1):
+            if failure:
+                failures[address] = failure
+            else:
+                files[address] = name
+            progress(done, len(addresses))
+    return files, failures
+
+
+def _fetch(address: str, file: Path) -> str:
+    """Fetch one file, whole or not at all; give the reason where it failed, else nothing."""
+    if urlsplit(address).scheme not in ("http", "https"):
+        return "not an http or https address"
+    reason = ""
+    for attempt in range(_TRIES):
+        if attempt:
+            time.sleep(_PAUSE * 2**attempt)
+        try:
+            with requests.get(address, stream=True, timeout=_TIMEOUT) as answer:
+                if answer.status_code != requests.codes.ok:
+                    reason = f"the server answered {answer.status_code}"
+                    if answer.status_code < 500 and answer.status_code != requests.codes.too_many_requests:
+                        return reason
+                    continue
+                return _keep(answer, file)
+        except requests.RequestException as error:
+            reason = f"could not be fetched: {type(error).__name__}"
+    return reason
+
+
+def _keep(answer: requests.Response, file: Path) -> str:
+    aside = file.with_suffix(".part")
+    size = 0
+    with aside.open("wb") as opened:
+        for block in answer.iter_content(2**16):
+            size += len(block)
+            if size > MAX_BYTES:
+                break
+            opened.write(block)
+    if size > MAX_BYTES:
+        aside.unlink()
+        return f"larger than {MAX_BYTES // 2**20} MiB"
+    aside.replace(file)
+    return ""

@@ -1,0 +1,236 @@
+import hashlib
+import http.server
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from ddpm_core.data import download as downloads
+from ddpm_core.data.images import load
+from ddpm_core.data.judge import NearDuplicates, is_collage
+from ddpm_core.data.prepare import prepare
+from ddpm_core.errors import InvalidInput
+
+
+def scene(seed, side=128):
+    """A picture with structure at many scales, unlike any other seed's."""
+    random = np.random.default_rng(seed)
+    picture = np.zeros((side, side, 3))
+    for cells, weight in ((1, 0.4), (2, 0.3), (4, 0.2), (16, 0.1)):
+        layer = Image.fromarray(random.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
+        picture += weight * np.asarray(layer.resize((side, side), Image.Resampling.BICUBIC))
+    return Image.fromarray(picture.astype(np.uint8))
+
+
+def collage(columns, rows, gap, colour="white", side=96):
+    sheet = Image.new("RGB", (columns * (side + gap) - gap, rows * (side + gap) - gap), colour)
+    for i in range(columns * rows):
+        sheet.paste(scene(i, side), (i % columns * (side + gap), i // columns * (side + gap)))
+    return sheet
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "source"
+    pictures = {
+        "a/one.png": scene(1),
+        "a/two.jpg": scene(2),
+        "b/three.png": scene(3).resize((200, 128)),
+        "b/sheet.png": collage(2, 2, 6),
+        "b/small.png": scene(4, 40),
+        "b/twin.jpg": ImageEnhance.Brightness(scene(1)).enhance(1.1).resize((90, 90)),
+        "b/mirror.jpg": scene(2).transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+    }
+    for name, picture in pictures.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / name)
+    (folder / "b" / "copy.png").write_bytes((folder / "a" / "one.png").read_bytes())
+    (folder / "b" / "page.jpg").write_bytes(b"<html>404</html>")
+    return folder
+
+
+FATES = {
+    "b/copy.png": "same file: a/one.png",
+    "b/mirror.jpg": "near duplicate: a/two.jpg",
+    "b/page.jpg": "undecodable: The upload is not an image of a known kind.",
+    "b/sheet.png": "collage",
+    "b/small.png": "too small: 40 pixels, of 64 wanted",
+    "b/twin.jpg": "near duplicate: a/one.png",
+}
+
+
+def test_what_spoils_a_set_is_left_out_and_the_report_says_why(source, tmp_path):
+    report = prepare(source, tmp_path / "out", 64)
+    assert report["left_out"] == FATES
+    assert (report["found"], report["kept"]) == (9, 3)
+    expected = {"near duplicate": 2, "same file": 1, "undecodable": 1, "collage": 1, "too small": 1}
+    assert report["dropped"] == expected
+    assert json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8")) == report
+    with Image.open(tmp_path / "out" / "dropped.png") as sheet:
+        assert sheet.size == (6 * 96, 110)
+
+
+def test_what_is_kept_is_a_training_set_with_its_classes(source, tmp_path):
+    prepare(source, tmp_path / "out", 64)
+    images = load(tmp_path / "out" / "images", 64)
+    assert images.names == ("a/one.png", "a/two.png", "b/three.png")
+    middle = scene(3).resize((200, 128)).crop((36, 0, 164, 128)).resize((64, 64), Image.Resampling.LANCZOS)
+    np.testing.assert_allclose(images.pixels[2], np.asarray(middle), atol=1)
+
+
+def test_the_originals_are_never_changed(source, tmp_path):
+    def state():
+        return {f: (hashlib.sha256(f.read_bytes()).digest(), f.stat().st_mtime_ns) for f in source.rglob("*.*")}
+
+    before = state()
+    prepare(source, tmp_path / "out", 64)
+    assert state() == before
+
+
+def test_the_smallest_side_can_be_chosen(source, tmp_path):
+    assert "b/small.png" in prepare(source, tmp_path / "out", 64, min_side=40)["images"]
+
+
+def test_two_names_that_differ_in_their_ending_both_stay(tmp_path):
+    (tmp_path / "in").mkdir()
+    scene(1).save(tmp_path / "in" / "x.png")
+    scene(2).save(tmp_path / "in" / "x.jpg")
+    assert set(prepare(tmp_path / "in", tmp_path / "out", 64)["images"].values()) == {"x.png", "x.png.png"}
+
+
+def test_a_face_domain_keeps_pictures_with_a_face_and_crops_it(tmp_path):
+    from skimage import data
+
+    (tmp_path / "in").mkdir()
+    Image.fromarray(data.astronaut()).save(tmp_path / "in" / "astronaut.png")
+    scene(1, 256).save(tmp_path / "in" / "scene.png")
+    report = prepare(tmp_path / "in", tmp_path / "out", 64, domain="human_face")
+    assert report["left_out"] == {"scene.png": "no face"}
+    with Image.open(tmp_path / "out" / "images" / "astronaut.png") as face:
+        assert face.size == (64, 64)
+        skin = np.asarray(face.convert("RGB"))[28:44, 22:42].mean(axis=(0, 1))
+    assert skin[0] > skin[2] + 20
+
+
+def test_a_prepared_set_is_not_overwritten_but_an_interrupted_one_is(source, tmp_path):
+    out = tmp_path / "out"
+    (out / "images").mkdir(parents=True)
+    scene(9).save(out / "images" / "half.png")
+    prepare(source, out, 64)
+    assert not (out / "images" / "half.png").exists()
+    with pytest.raises(InvalidInput, match="already holds a prepared set"):
+        prepare(source, out, 64)
+
+
+def test_a_set_is_not_made_inside_its_source(source):
+    with pytest.raises(InvalidInput, match="inside the source"):
+        prepare(source, source / "out", 64)
+
+
+@pytest.mark.parametrize("gap", [0, 6])
+@pytest.mark.parametrize("shape", [(2, 1), (1, 2), (2, 2), (3, 3)])
+@pytest.mark.parametrize("colour", ["white", "black"])
+def test_collages_are_recognised(shape, gap, colour):
+    assert is_collage(collage(*shape, gap, colour))
+
+
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "camera", "grass", "coins", "rocket"])
+def test_photographs_are_not_collages(name):
+    from skimage import data
+
+    assert not is_collage(Image.fromarray(getattr(data, name)()))
+
+
+def test_a_plain_area_is_a_near_duplicate_of_nothing():
+    near = NearDuplicates()
+    near.add("grey", Image.new("RGB", (64, 64), "grey"))
+    assert near.find(Image.new("RGB", (64, 64), "white")) is None
+
+
+def test_many_pictures_are_remembered():
+    near = NearDuplicates()
+    for seed in range(300):
+        near.add(str(seed), scene(seed, 32))
+    assert near.find(scene(280, 32).resize((24, 24))) == "280"
+    assert near.find(scene(400, 32)) is None
+
+
+class Site(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder; counts what is asked for; fails some addresses the first time."""
+
+    asked: list[str]
+    failing: set[str]
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        if self.path in self.failing:
+            self.failing.discard(self.path)
+            self.send_error(503)
+            return
+        super().do_GET()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def site(source, monkeypatch):
+    monkeypatch.setattr(downloads, "_PAUSE", 0.001)
+    handler = type("Here", (Site,), {"asked": [], "failing": set()})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), lambda *args: handler(*args, directory=str(source)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    handler.url = f"http://127.0.0.1:{server.server_port}"
+    yield handler
+    server.shutdown()
+    server.server_close()
+
+
+def listed(tmp_path, site, names) -> Path:
+    file = tmp_path / "addresses.txt"
+    file.write_text("".join(f"{site.url}/{name}\n" for name in names), encoding="utf-8")
+    return file
+
+
+def test_a_list_of_addresses_is_fetched_and_prepared(site, tmp_path):
+    site.failing.add("/a/two.jpg")
+    addresses = listed(tmp_path, site, ["a/one.png", "a/two.jpg", "b/page.jpg", "gone.png", "a/one.png"])
+    report = prepare(addresses, tmp_path / "out", 64)
+    assert set(report["images"]) == {f"{site.url}/a/one.png", f"{site.url}/a/two.jpg"}
+    assert report["left_out"][f"{site.url}/gone.png"] == "not fetched: the server answered 404"
+    assert len(load(tmp_path / "out" / "images", 64).names) == 2
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(site, tmp_path):
+    out = tmp_path / "out"
+
+    def interrupt(what, done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(listed(tmp_path, site, ["a/one.png", "a/two.jpg"]), out, 64, progress=interrupt)
+    (out / "downloads" / "cut.part").write_bytes(b"half")
+    site.asked.clear()
+    report = prepare(listed(tmp_path, site, ["a/one.png", "a/two.jpg", "b/three.png"]), out, 64)
+    assert site.asked == ["/b/three.png"]
+    assert report["kept"] == 3
+
+
+def test_a_server_that_is_not_there_is_a_reason_not_a_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "_PAUSE", 0.001)
+    addresses = tmp_path / "addresses.txt"
+    addresses.write_text("http://127.0.0.1:9/x.png\n", encoding="utf-8")
+    report = prepare(addresses, tmp_path / "out", 64)
+    assert report["left_out"] == {"http://127.0.0.1:9/x.png": "not fetched: could not be fetched: ConnectionError"}
+    assert report["kept"] == 0
+
+
+def test_too_large_a_file_is_not_kept(site, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "MAX_BYTES", 1000)
+    files, failures = downloads.download([f"{site.url}/a/one.png"], tmp_path / "files", lambda *_: None)
+    assert files == {}
+    assert list(failures.values()) == ["larger than 0 MiB"]
+    assert list((tmp_path / "files").iterdir()) == []

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+import typer
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from ddpm_service.cli.train import prepare, resume, train
+
+app = typer.Typer()
+for command in (prepare, train, resume):
+    app.command()(command)
+
+RECIPE = {
+    "network": {"class": "AttentionUNet", "widths": [8, 8], "middle": 8, "heads": 2},
+    "image_size": 16,
+    "batch": 4,
+    "steps": 4,
+    "precision": "fp32",
+    "validation": 0.3,
+    "checkpoint_every": 2,
+    "sample_every": 0,
+}
+
+
+def ddpm(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    random = np.random.default_rng(0)
+    for i in range(12):
+        file = tmp_path / "pictures" / f"{i}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(file)
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(RECIPE), encoding="utf-8")
+    return file
+
+
+def test_pictures_become_a_run_which_is_resumed(pictures, recipe, tmp_path):
+    out = tmp_path / "run"
+    first = ddpm("train", pictures, "--out", out, "--recipe", recipe, "--set", "batch=2", "--max-steps", 2)
+    assert (first.exit_code, first.stdout, first.stderr) == (0, f"{out / 'last'}\n", "")
+    assert (out / "last").resolve().name == "step-00000002"
+    second = ddpm("resume", out)
+    assert (second.exit_code, second.stdout) == (0, f"{out / 'last'}\n")
+    assert (out / "last").resolve().name == "step-00000004"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "nowhere", "--out", "out"], "ddpm train: There is no folder, zip or list "),
+        (["train", "nowhere", "--out", "out", "--set", "batsh=2"], "Did you mean batch?"),
+        (["resume", "nowhere"], "ddpm resume: There is no run in nowhere"),
+        (["prepare", "nowhere", "--out", "out"], "ddpm prepare: There is no folder, zip or list nowhere."),
+    ],
+)
+def test_a_failure_is_one_clear_line_on_standard_error_and_exit_code_1(arguments, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = ddpm(*arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert says in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_usage_is_exit_code_2():
+    assert ddpm("train").exit_code == 2
+
+
+def test_unreadable_files_are_said_and_the_rest_is_trained_on(pictures, recipe, tmp_path):
+    (pictures / "bad.png").write_bytes(b"no image")
+    result = ddpm("train", pictures, "--out", tmp_path / "run", "--recipe", recipe, "--max-steps", 1)
+    assert result.exit_code == 0
+    assert result.stderr.startswith("1 files left out, the first: bad.png:")
+
+
+def test_a_prepared_set_says_what_was_left_out_and_where_it_lies(pictures, tmp_path):
+    (pictures / "copy.png").write_bytes((pictures / "0.png").read_bytes())
+    result = ddpm("prepare", pictures, "--out", tmp_path / "set", "--size", 16)
+    assert result.stdout == f"{tmp_path / 'set' / 'images'}\n"
+    assert result.stderr == "12 of 13 kept; left out: 1 same file\n"
+
+
+@pytest.mark.parametrize("command", ["prepare", "train", "resume"])
+def test_help_shows_an_example(command):
+    result = ddpm(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example: ddpm {command}" in result.stdout
