@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ddpm_core.errors import InvalidInput
 
-SUFFIXES = frozenset({".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 class Collection(Protocol):

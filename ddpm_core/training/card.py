@@ -5,18 +5,24 @@ from __future__ import annotations
 from ddpm_core.bundle import Manifest
 
 
-def model_card(manifest: Manifest) -> str:
-    """Give the README of a bundle: what it is, what it was trained on, what it may be used for."""
+def model_card(manifest: Manifest, grid: str | None = None) -> str:
+    """Give the README of a bundle: what it is, what it was trained on, what it may be used for.
+
+    Args:
+        manifest: of a bundle that was trained here.
+        grid: file of a sample grid beside the card, or None.
+    """
     seen = manifest.provenance
     recipe = seen["recipe"]
     settings = "\n".join(f"| `{key}` | {value} |" for key, value in recipe.items())
-    return f"""# {manifest.name}
+    picture = f"\n![unguided samples, not chosen]({grid})\n" if grid else ""
+    return f"""# {manifest.name} {manifest.version}
 
 {seen["terms"] or "Terms of use: those of the training data."}
 
 A denoising diffusion model of {manifest.image_size} px images ({manifest.domain}), {manifest.prediction_type} on the
 {recipe["schedule"]} schedule. The weights are the {manifest.weights} weights.
-
+{picture}
 Trained on {seen["training_images"]} images of `{seen["data"]}` ({seen["held_back_images"]} held back),
 {seen["images_seen"]} images seen in {seen["steps"]} steps.
 

@@ -7,11 +7,20 @@ from pathlib import Path
 
 import torch
 
+from ddpm_core.errors import InvalidInput
 from ddpm_core.training.recipe import Precision
 
 
 def precision_for(wanted: Precision, device: torch.device) -> Precision:
-    """Give the wanted precision, `auto` resolved: bf16 where the hardware computes in it, else fp32."""
+    """Give the wanted precision, `auto` resolved: bf16 where the hardware computes in it, else fp32.
+
+    Raises:
+        InvalidInput: fp16 without a GPU.
+    """
+    if wanted is Precision.FP16 and device.type == "cpu":
+        raise InvalidInput(
+            "out_of_range", "precision = fp16 needs a GPU.", field="precision", given="fp16", allowed="auto, bf16, fp32"
+        )
     if wanted is not Precision.AUTO:
         return wanted
     if device.type == "cuda":

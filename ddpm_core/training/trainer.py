@@ -101,6 +101,7 @@ class Trainer:
         self.progress = Progress()
         self.schedule = noise_schedule(recipe)
         set_seed(recipe.seed)
+        torch.backends.cudnn.benchmark = True  # shapes never change
         self.network = build(recipe).to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = Ema(self.network, recipe.ema_half_life, recipe.ema_ramp)
         optimizer = torch.optim.AdamW(

@@ -1,4 +1,4 @@
-"""`ddpm prepare`, `ddpm train` and `ddpm resume`: from pictures to a model, and on from where a run stopped."""
+"""`ddpm prepare`, `train`, `resume` and `export`: from pictures to a trained model."""
 
 from __future__ import annotations
 
@@ -98,6 +98,22 @@ def resume(
     with _told("ddpm resume", folder), _Figures() as figures:
         run.resume(folder, settings or (), Limits(max_steps, max_minutes), figures.show)
     typer.echo(folder / "last")
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, such as RUN/best or RUN/last.")],
+    out: Annotated[Path, typer.Option(help="The bundle's folder, such as models/mine/1.0.")],
+    version: Annotated[str, typer.Option(help="The version it will be served as.")] = "1.0",
+) -> None:
+    """Make a bundle to serve and keep: the averaged weights in 16 bit, with a model card and a sample grid.
+
+    Example: ddpm export runs/mine/best --out models/mine/1.0
+    """
+    from ddpm_core.training.export import export as make_bundle
+
+    with _told("ddpm export"):
+        make_bundle(checkpoint, out, version)
+    typer.echo(out)
 
 
 class _Figures:

@@ -7,8 +7,9 @@ import yaml
 from ddpm_core.denoiser import Prediction
 from ddpm_core.errors import InvalidInput
 from ddpm_core.training import recipe as recipes
+from ddpm_core.training.machine import precision_for
 from ddpm_core.training.networks import build
-from ddpm_core.training.recipe import Decay, Loss, Recipe, Schedule
+from ddpm_core.training.recipe import Decay, Loss, Precision, Recipe, Schedule
 
 RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.yaml"))
 
@@ -104,3 +105,14 @@ def test_the_embedded_model_fits_into_20_mib_of_16_bit_weights():
     with torch.device("meta"):
         network = build(recipes.read(next(file for file in RECIPES if file.stem == "faces-64")))
     assert sum(parameter.numel() for parameter in network.parameters()) * 2 <= 20 * 2**20
+
+
+def test_fp16_without_a_gpu_is_refused_with_what_is_possible():
+    with pytest.raises(InvalidInput, match="fp16 needs a GPU") as caught:
+        precision_for(Precision.FP16, torch.device("cpu"))
+    assert caught.value.allowed == "auto, bf16, fp32"
+
+
+def test_auto_is_a_precision_that_the_machine_has():
+    assert precision_for(Precision.AUTO, torch.device("cpu")) in (Precision.BF16, Precision.FP32)
+    assert precision_for(Precision.FP32, torch.device("cpu")) is Precision.FP32

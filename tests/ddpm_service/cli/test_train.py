@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import typer
@@ -5,10 +7,10 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from ddpm_service.cli.train import prepare, resume, train
+from ddpm_service.cli.train import export, prepare, resume, train
 
 app = typer.Typer()
-for command in (prepare, train, resume):
+for command in (prepare, train, resume, export):
     app.command()(command)
 
 RECIPE = {
@@ -52,6 +54,9 @@ def test_pictures_become_a_run_which_is_resumed(pictures, recipe, tmp_path):
     second = ddpm("resume", out)
     assert (second.exit_code, second.stdout) == (0, f"{out / 'last'}\n")
     assert (out / "last").resolve().name == "step-00000004"
+    bundle = ddpm("export", out / "best", "--out", tmp_path / "model", "--version", "2.0")
+    assert (bundle.exit_code, bundle.stdout) == (0, f"{tmp_path / 'model'}\n")
+    assert json.loads((tmp_path / "model" / "bundle.json").read_text(encoding="utf-8"))["version"] == "2.0"
 
 
 @pytest.mark.parametrize(
@@ -59,6 +64,7 @@ def test_pictures_become_a_run_which_is_resumed(pictures, recipe, tmp_path):
     [
         (["train", "nowhere", "--out", "out"], "ddpm train: There is no folder, zip or list "),
         (["train", "nowhere", "--out", "out", "--set", "batsh=2"], "Did you mean batch?"),
+        (["export", "nowhere", "--out", "out"], "ddpm export: nowhere is not a usable bundle"),
         (["resume", "nowhere"], "ddpm resume: There is no run in nowhere"),
         (["prepare", "nowhere", "--out", "out"], "ddpm prepare: There is no folder, zip or list nowhere."),
     ],
@@ -90,7 +96,7 @@ def test_a_prepared_set_says_what_was_left_out_and_where_it_lies(pictures, tmp_p
     assert result.stderr == "12 of 13 kept; left out: 1 same file\n"
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "resume"])
+@pytest.mark.parametrize("command", ["prepare", "train", "resume", "export"])
 def test_help_shows_an_example(command):
     result = ddpm(command, "--help")
     assert result.exit_code == 0
