@@ -140,9 +140,13 @@ class StepEngine:
                 given=plan.calls,
                 allowed=f"num_images × num_inference_steps ≤ {limit}",
             )
+        self.check_room()
+        self._jobs[request_id] = _Job(plan, num_images or len(plan.seeds), preview_every, self._clock())
+
+    def check_room(self) -> None:
+        """Raise `Busy` if the engine is full."""
         if len(self._jobs) >= self.capacity:
             raise Busy(max(1, math.ceil(self.backlog_seconds / len(self._jobs))))
-        self._jobs[request_id] = _Job(plan, num_images or len(plan.seeds), preview_every, self._clock())
 
     def retain(self, request_ids: Collection[str]) -> int:
         """Drop every open request that is not in `request_ids`; give how many were dropped."""

@@ -1,0 +1,176 @@
+"""One request's answer under way: what the engine reports becomes events, and these the bytes to send."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from ddpm_api import (
+    EndEvent,
+    Error,
+    ErrorEvent,
+    Event,
+    FacesEvent,
+    FoundFace,
+    ImageEvent,
+    Notice,
+    PreviewEvent,
+    ProgressEvent,
+    QueuedEvent,
+    Rendering,
+    StartedEvent,
+    Target,
+    Timing,
+    WarningEvent,
+)
+from ddpm_core import events
+from ddpm_core.faces import CONTENT_TYPES, encode
+from ddpm_core.faces import Target as Aim
+
+# Seconds; half of what a stream promises.
+HEARTBEAT = 7.0
+
+
+@dataclass(frozen=True)
+class About:
+    """What an answer is about.
+
+    Attributes:
+        id: the request's.
+        model: who answers.
+        version: who answers.
+        parameters: as used, defaults filled in.
+        target: what was made of the selfie.
+        warnings: told before the work begins.
+        rows: images that are made, also those that are not kept.
+        calls: network calls of each image.
+    """
+
+    id: str
+    model: str
+    version: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    target: Target | None = None
+    warnings: tuple[Notice, ...] = ()
+    rows: int = 0
+    calls: int = 0
+
+
+class Answer:
+    """Collects the bytes of one answer from call to call. Holds nothing of the selfie, unless it is to be given back.
+
+    Args:
+        rendering: how the answer is given.
+        about: what it is about.
+        is_whole: it must be complete in its first handler call.
+    """
+
+    def __init__(self, rendering: Rendering, about: About, *, is_whole: bool) -> None:
+        self.rendering = rendering
+        self.about = about
+        self.is_whole = is_whole
+        self.is_first = True  # no call has been answered yet
+        self.started = False
+        self.done = False
+        self._chunk = bytearray()
+        self._last_sent = 0.0
+
+    def take(self, event: events.Event) -> None:
+        """Take what the engine reports."""
+        match event:
+            case events.Queued():
+                self._feed(QueuedEvent(id=self.about.id, position=event.position))
+            case events.Started():
+                self.started = True
+                self._warn()
+                self._feed(self._begun())
+            case events.Progress():
+                self._feed(ProgressEvent(step=event.step, total_steps=event.total_steps, eta_seconds=event.eta_seconds))
+            case events.Preview():
+                content_type, file = CONTENT_TYPES["jpeg"], _base64(encode(event.pixels, "jpeg"))
+                self._feed(PreviewEvent(step=event.step, index=event.index, content_type=content_type, b64_json=file))
+            case events.Image():
+                self._feed(self._image(event))
+            case events.Failed():
+                self.fail(Error(code=event.code, message=event.message))
+            case events.End():
+                self._end(event.queue_seconds, event.seconds, self.about.calls)
+
+    def tell_faces(self, seconds: float) -> None:
+        """Answer with the faces found, and nothing else."""
+        about = self.about
+        assert about.target is not None
+        self._warn()
+        self._feed(FacesEvent(id=about.id, model=about.model, version=about.version, target=about.target))
+        self._end(0.0, seconds, 0)
+
+    def fail(self, error: Error) -> None:
+        """End the answer with an error; what is complete stays so."""
+        if not self.done:
+            self._feed(ErrorEvent(error=error))
+            self.done = True
+
+    def collect(self, now: float) -> bytes:
+        """Give the bytes to send now; a stream that has been silent for long shows that it is alive."""
+        chunk, self._chunk = bytes(self._chunk), bytearray()
+        if self.is_first or chunk:
+            self._last_sent = now
+        elif now - self._last_sent >= HEARTBEAT:
+            self._last_sent, chunk = now, self.rendering.heartbeat
+        self.is_first = False
+        return chunk
+
+    def _begun(self) -> StartedEvent:
+        about = self.about
+        return StartedEvent(
+            id=about.id,
+            model=about.model,
+            version=about.version,
+            seed=about.parameters["seed"],
+            parameters=about.parameters,
+            target=about.target,
+        )
+
+    def _image(self, event: events.Image) -> ImageEvent:
+        output_format = self.rendering.output_format
+        inside = self.about.parameters | {"seed": event.seed, "model": self.about.model, "version": self.about.version}
+        return ImageEvent(
+            index=event.index,
+            seed=event.seed,
+            width=event.pixels.shape[1],
+            height=event.pixels.shape[0],
+            content_type=output_format.content_type,
+            b64_json=_base64(encode(event.pixels, output_format.value, inside)),
+        )
+
+    def _warn(self) -> None:
+        for notice in self.about.warnings:
+            self._feed(WarningEvent(code=notice.code, message=notice.message))
+
+    def _end(self, queue_seconds: float, seconds: float, calls: int) -> None:
+        self._feed(
+            EndEvent(timing=Timing(queue_seconds=round(queue_seconds, 4), seconds=round(seconds, 4), calls=calls))
+        )
+        self.done = True
+
+    def _feed(self, event: Event) -> None:
+        self._chunk += self.rendering.feed(event)
+
+
+def describe_target(aim: Aim, *, with_picture: bool) -> Target:
+    """Say what was made of the selfie; its picture only on request, and without the mark of a generated one."""
+    picture = None
+    if with_picture:
+        file = io.BytesIO()
+        Image.fromarray(aim.pixels).save(file, "PNG")
+        picture = _base64(file.getvalue())
+    faces = [FoundFace(box=face.box, score=face.score) for face in aim.faces]
+    return Target(faces=faces, face=aim.face, box=aim.box, b64_json=picture)
+
+
+def _base64(file: bytes) -> str:
+    return base64.b64encode(file).decode("ascii")

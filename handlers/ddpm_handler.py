@@ -1,0 +1,288 @@
+"""The TorchServe handler: preprocess, inference and postprocess around the engine. Never raises at a request.
+
+TorchServe (continuous batching) calls it with every open request, again and again; a request comes with its data
+once, later with its id alone, and no longer when its client has left.
+
+How a request ends: an answer that is complete in its first call is a plain response (criterion None, which alone may
+carry a status); any other is chunks (False) up to the last one (True, on which a first call would hang).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ddpm_api import Error, InvalidRequest, Notice, OutputFormat, Rendering
+from ddpm_api.render import JSON, Kind, Offer
+from ddpm_core import events
+from ddpm_core.engine import Busy
+from ddpm_core.errors import InvalidInput
+from ddpm_core.plan import make_plan
+from handlers.answer import About, Answer, describe_target
+from handlers.intake import Arrival, over_grpc, read, request_id
+from handlers.loading import load_engine
+from handlers.meters import Meters, device_memory, host_memory
+from handlers.settings import read_settings
+
+log = logging.getLogger(__name__)
+
+_REFUSAL = Offer(Kind.JSON, JSON, OutputFormat.PNG)
+_FORGOTTEN = Error(code="unavailable", message="The service paused and gave this request up; it may be tried again.")
+_OUT_OF_TIME = Error(
+    code="timeout", message="The answer took longer than a gRPC call may last here; HTTP has no such limit."
+)
+
+
+class Handler:
+    """One model version in one worker.
+
+    Args:
+        context: TorchServe's, at load.
+
+    Raises:
+        RuntimeError: the model cannot be served; one line says why.
+    """
+
+    def __init__(self, context: Any) -> None:
+        # TorchServe would log a traceback for each body that it cannot decode.
+        os.environ["TS_DECODE_INPUT_REQUEST"] = "false"
+        try:
+            self.settings = read_settings((context.model_yaml_config or {}).get("handler"))
+        except ValueError as error:
+            raise RuntimeError(str(error)) from None
+        properties = context.system_properties
+        bundle = Path(properties["model_dir"]) / "bundle"
+        self.pipeline, self.engine = load_engine(bundle, properties.get("gpu_id"), self.settings)
+        manifest = self.pipeline.bundle.manifest
+        self._identity = (manifest.name, manifest.version)
+        self._meters = Meters(context.metrics, *self._identity)
+        self._answers: dict[str, Answer] = {}  # of open requests
+        self._lost: dict[str, bytes] = {}  # last chunks of requests that were dropped but may still be asked for
+        self._last_call = time.monotonic()
+        self._lock = threading.Lock()
+        threading.Thread(target=self._watch_idle, daemon=True).start()
+
+    def __call__(self, data: list[Mapping[str, Any]], context: Any) -> list[bytes]:
+        """Take new requests in, work for a moment, give each request the next part of its answer."""
+        with self._lock:
+            try:
+                self.preprocess(data, context)
+                self.inference()
+                return self.postprocess(context)
+            finally:
+                self._last_call = time.monotonic()
+
+    def preprocess(self, data: list[Mapping[str, Any]], context: Any) -> None:
+        """Drop requests whose clients have left; read, align, plan and admit those that are new."""
+        open_ids = set(context.request_ids.values())
+        self._answers = {key: answer for key, answer in self._answers.items() if key in open_ids}
+        self._lost = {key: chunk for key, chunk in self._lost.items() if key in open_ids}
+        self.engine.retain(self._answers)
+        for i, key in context.request_ids.items():
+            if key not in self._answers and key not in self._lost:
+                self._answers[key] = self._receive(key, data[i], context.get_all_request_header(i))
+
+    def inference(self) -> None:
+        """Make ticks for a moment, or until every answer that must be whole is complete."""
+        begin = time.monotonic()
+        while len(self.engine):
+            self._tick()
+            seconds = time.monotonic() - begin
+            whole = [key for key, answer in self._answers.items() if answer.is_whole and not answer.done]
+            if whole and seconds >= self.settings.grpc_seconds:
+                self._fail(whole, _OUT_OF_TIME)
+            if seconds >= self.settings.tick_seconds and not whole:
+                break
+
+    def postprocess(self, context: Any) -> list[bytes]:
+        """Give each request its bytes, its status, and whether that was all."""
+        now = time.monotonic()
+        results: list[bytes] = []
+        criteria: list[Callable[[bytes], bool | None]] = []
+        for i, key in context.request_ids.items():
+            if key in self._lost:
+                results.append(self._lost.pop(key))
+                criteria.append(_criterion(True))
+                continue
+            answer = self._answers[key]
+            criteria.append(_criterion(None if answer.is_first and answer.done else answer.done))
+            results.append(answer.collect(now))
+            # Constants and numbers only: other text in a header can split the response or kill the worker.
+            context.set_response_status(answer.rendering.status, "", i)
+            context.set_response_content_type(i, answer.rendering.content_type)
+            if answer.rendering.retry_after is not None:
+                context.set_response_header(i, "Retry-After", str(answer.rendering.retry_after))
+            if answer.is_whole:
+                context.set_response_header(i, "ts_stream_next", "false")  # without it gRPC kills the worker
+            if answer.done:
+                del self._answers[key]
+        context.stopping_criteria = criteria
+        self._tell(now)
+        return results
+
+    def _receive(self, key: str, fields: Mapping[str, Any], headers: Mapping[str, Any]) -> Answer:
+        """Admit a new request; whatever is wrong with it becomes its answer."""
+        is_whole = over_grpc(headers)
+        about = About(request_id(headers, key), *self._identity)
+        try:
+            return self._admit(key, read(fields, headers), about, is_whole=is_whole)
+        except Exception as problem:
+            answer = Answer(Rendering(_REFUSAL), about, is_whole=is_whole)
+            error = _explain(problem)
+            self._meters.count("ddpm_rejected_total", 1, error.code)
+            answer.fail(error)
+            return answer
+
+    def _admit(self, key: str, arrival: Arrival, about: About, *, is_whole: bool) -> Answer:
+        request, rendering = arrival.request, arrival.rendering
+        begin = time.monotonic()
+        if not request.detect_only:
+            self.engine.check_room()  # before a picture is decoded, for which everybody waits
+        aim = None
+        if request.image is not None:
+            aim = self.pipeline.aim(request.image, align_to=str(request.align), face=request.face)
+            target = describe_target(aim, with_picture=request.return_target)
+            notices = (Notice(code=code, message=message) for code, message in aim.warnings)
+            about = replace(about, target=target, warnings=(*request.warnings, *notices))
+        if request.detect_only:
+            answer = Answer(rendering, about, is_whole=is_whole)
+            answer.tell_faces(time.monotonic() - begin)
+            return answer
+        plan = make_plan(
+            self.pipeline.bundle,
+            None if aim is None else aim.pixels,
+            num_images=request.best_of,
+            mode=str(request.mode),
+            resemblance=request.resemblance,
+            sampler=str(request.sampler),
+            num_inference_steps=request.num_inference_steps,
+            eta=request.eta,
+            guidance_loss_scale=request.guidance_loss_scale,
+            seed=request.seed,
+        )
+        self.engine.admit(
+            key,
+            plan,
+            num_images=request.num_images,
+            preview_every=request.preview_every if rendering.streams else 0,
+            max_work=self.settings.max_work_grpc if is_whole else None,
+        )
+        used = request.parameters() | plan.parameters | {"num_images": request.num_images}
+        if aim is not None:
+            used["face"] = aim.face
+        parameters = {name: value for name, value in used.items() if value is not None}
+        about = replace(about, parameters=parameters, rows=len(plan.seeds), calls=plan.calls)
+        if request.preview_every and not rendering.streams:
+            notice = Notice(code="no_effect", message="preview_every: no effect, the answer is not a stream.")
+            about = replace(about, warnings=(*about.warnings, notice))
+        return Answer(rendering, about, is_whole=is_whole)
+
+    def _tick(self) -> None:
+        begin = time.monotonic()
+        try:
+            happened = self.engine.tick()
+        except Exception as problem:
+            self._fail([key for key in self._answers if key in self.engine], _explain(problem))
+            return
+        rows = sum(self._answers[key].about.rows for key, event in happened if isinstance(event, events.Progress))
+        if rows:
+            self._meters.count("ddpm_ticks_total", 1)
+            self._meters.count("ddpm_tick_seconds_total", time.monotonic() - begin)
+            self._meters.count("ddpm_row_steps_total", rows)
+            calls = math.ceil(rows / self.engine.max_rows)
+            self._meters.gauge("ddpm_batch_fill", rows / (calls * self.engine.max_rows))
+        for key, event in happened:
+            self._take(key, event)
+
+    def _take(self, key: str, event: events.Event) -> None:
+        answer = self._answers[key]
+        try:
+            answer.take(event)
+        except Exception as problem:
+            self._fail([key], _explain(problem))
+            return
+        match event:
+            case events.Started():
+                self._meters.observe("ddpm_queue_wait_seconds", event.queue_seconds)
+            case events.Image():
+                self._meters.count("ddpm_images_total", 1, answer.about.parameters["mode"])
+            case events.Failed():
+                self._meters.count("ddpm_failed_total", 1, event.code)
+
+    def _fail(self, keys: Collection[str], error: Error) -> None:
+        """End open requests with an error."""
+        for key in keys:
+            self._meters.count("ddpm_failed_total", 1, error.code)
+            self._answers[key].fail(error)
+        self.engine.retain(self._answers.keys() - set(keys))
+
+    def _tell(self, now: float) -> None:
+        under_way = [answer for answer in self._answers.values() if not answer.done]
+        running = sum(answer.started for answer in under_way)
+        self._meters.gauge("ddpm_requests_running", running)
+        self._meters.gauge("ddpm_requests_queued", len(under_way) - running)
+        self._meters.gauge("ddpm_backlog_seconds", self.engine.backlog_seconds)
+        self._meters.gauge("ddpm_max_rows", self.engine.max_rows)
+        self._meters.gauge("ddpm_memory_bytes", host_memory(), "host")
+        self._meters.gauge("ddpm_memory_bytes", device_memory(self.engine.denoiser.device), "device")
+        self._meters.flush(now, at_once=not under_way)
+
+    def _watch_idle(self) -> None:
+        """Forget requests that no call has asked for: when all clients leave at once, no call comes to tell."""
+        while True:
+            time.sleep(self.settings.idle_seconds / 4)
+            with self._lock:
+                now = time.monotonic()
+                if self._answers and now - self._last_call > self.settings.idle_seconds:
+                    self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        self.engine.retain(())
+        for key, answer in self._answers.items():
+            answer.fail(_FORGOTTEN)
+            self._lost[key] = answer.collect(now)
+        self._answers = {}
+        self._tell(now)
+
+
+_handler: Handler | None = None
+
+
+def handle(data: list[Mapping[str, Any]] | None, context: Any) -> list[bytes] | None:
+    """What TorchServe calls: without data to load the model, then with every open request."""
+    global _handler
+    if _handler is None:
+        _handler = Handler(context)
+    return None if data is None else _handler(data, context)
+
+
+def _criterion(end: bool | None) -> Callable[[bytes], bool | None]:
+    return lambda _: end
+
+
+def _explain(problem: Exception) -> Error:
+    """What a client is told. What nobody foresaw is logged by its kind and place: its words may quote a picture."""
+    match problem:
+        case InvalidRequest():
+            return problem.error
+        case InvalidInput():
+            return Error(
+                code=problem.code,
+                message=problem.message,
+                field=problem.field,
+                given=problem.given,
+                allowed=problem.allowed,
+            )
+        case Busy():
+            return Error(code="busy", message=str(problem), retry_after=problem.retry_after)
+    place = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(problem.__traceback__)[-2:]]
+    log.error("a request failed: %s in %s", type(problem).__name__, place)
+    return Error(code="internal", message="The service failed on this request; it may be tried again.")

@@ -1,0 +1,69 @@
+"""What happens once, before a worker is READY: the model is loaded, measured, and has made an image."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import torch
+
+from ddpm_core import events, load
+from ddpm_core.engine import StepEngine, measure_max_rows
+from ddpm_core.pipeline import Pipeline
+from ddpm_core.plan import make_plan
+from handlers.cores import available_cores
+from handlers.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def load_engine(bundle: Path, gpu: int | None, settings: Settings) -> tuple[Pipeline, StepEngine]:
+    """Make a bundle ready to serve.
+
+    Args:
+        bundle: its folder.
+        gpu: the number of the GPU that TorchServe gives us; None for none.
+        settings: how much the engine takes in.
+
+    Raises:
+        RuntimeError: the model cannot be served; one line says why.
+    """
+    begin = time.monotonic()
+    torch.set_num_threads(available_cores())
+    try:
+        pipeline = load(bundle, device="cpu" if gpu is None or not torch.cuda.is_available() else f"cuda:{gpu}")
+    except (ValueError, OSError) as error:
+        raise RuntimeError(" ".join(str(error).split())) from None
+    denoiser = pipeline.denoiser
+    max_rows, seconds_per_row = measure_max_rows(denoiser, pipeline.bundle.shape)
+    engine = StepEngine(
+        denoiser,
+        max_rows=max_rows,
+        seconds_per_row=seconds_per_row,
+        capacity=settings.capacity,
+        max_work=settings.max_work,
+    )
+    _make_an_image(pipeline, engine)
+    manifest = pipeline.bundle.manifest
+    log.info(
+        "%s %s: %s, %d threads, %s, %d images a call, %.1f ms each, loaded in %.1f s",
+        manifest.name,
+        manifest.version,
+        denoiser.device,
+        torch.get_num_threads(),
+        str(denoiser.dtype).removeprefix("torch."),
+        max_rows,
+        1000 * seconds_per_row,
+        time.monotonic() - begin,
+    )
+    return pipeline, engine
+
+
+def _make_an_image(pipeline: Pipeline, engine: StepEngine) -> None:
+    """Go the served way once: a model that cannot is not ready."""
+    engine.admit("load", make_plan(pipeline.bundle, num_inference_steps=2, seed=0))
+    while len(engine):
+        for _, event in engine.tick():
+            if isinstance(event, events.Failed):
+                raise RuntimeError(f"{pipeline.bundle.path} makes no image: {event.message}")

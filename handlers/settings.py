@@ -1,0 +1,36 @@
+"""The handler's own settings: the section `handler` of model-config.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class Settings(BaseModel):
+    """How much is taken in, and how long a handler call lasts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    capacity: int = Field(100, ge=1, description="requests under way and waiting together")
+    max_work: int = Field(4000, ge=1, description="images × network calls that one request may ask for")
+    max_work_grpc: int = Field(1000, ge=1, description="the same over TorchServe's gRPC, answered in one handler call")
+    grpc_seconds: float = Field(60.0, gt=0, description="how long such a call may last; below responseTimeout")
+    tick_seconds: float = Field(0.03, gt=0, description="a call makes the ticks that begin within this time, or one")
+    idle_seconds: float = Field(2.0, gt=0, description="requests that no call asks for during this time are dropped")
+
+
+def read_settings(section: Mapping[str, Any] | None) -> Settings:
+    """Check and take the section as it was parsed.
+
+    Raises:
+        ValueError: a name that is not known, or a value that is not possible, in one line.
+    """
+    try:
+        return Settings.model_validate(section or {})
+    except ValidationError as problem:
+        first = problem.errors(include_url=False)[0]
+    known = ", ".join(Settings.model_fields)
+    where = ".".join(str(part) for part in first["loc"])
+    raise ValueError(f"model-config.yaml: handler.{where}: {first['msg']} (known: {known})")
