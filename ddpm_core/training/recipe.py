@@ -134,7 +134,16 @@ class Recipe:
         _require(self, "decay_share", 0 <= self.decay_share <= 1, "0..1")
         for name in ("learning_rate", "crop"):
             _require(self, name, 0 < getattr(self, name) <= 1, "above 0, at most 1")
-        for name in ("min_snr", "weight_decay", "clip", "warmup", "ema_half_life", "checkpoint_minutes", "patience"):
+        for name in (
+            "min_snr",
+            "weight_decay",
+            "clip",
+            "warmup",
+            "ema_half_life",
+            "checkpoint_minutes",
+            "patience",
+            "seed",
+        ):
             _require(self, name, getattr(self, name) >= 0, "0 or more")
         _require(self, "image_size", self.image_size % self.patch == 0, f"a multiple of patch = {self.patch}")
         _require(self, "batch", self.batch % self.accumulate == 0, f"a multiple of accumulate = {self.accumulate}")
