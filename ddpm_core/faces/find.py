@@ -109,10 +109,10 @@ class FaceFinder:
         for poses in guesses:
             found: list[tuple[Pose, float]] = []
             for guess in sorted(poses, key=lambda pose: -pose.side):
-                pose, likeness = _settle(self._models[kind], gray, guess)
-                apart = all(math.dist((pose.x, pose.y), (p.x, p.y)) > 0.3 * max(pose.side, p.side) for p, _ in found)
-                if likeness > LIKE_A_FACE and apart:
-                    found.append((pose, likeness))
+                if _apart(guess, found):
+                    pose, likeness = _settle(self._models[kind], gray, guess)
+                    if likeness > LIKE_A_FACE and _apart(pose, found):
+                        found.append((pose, likeness))
             if found:
                 return tuple(_face(picture, pose, likeness, kind) for pose, likeness in _ranked(found))
         return ()
@@ -195,6 +195,11 @@ def _detect(cascade: cv2.CascadeClassifier, view: _View, *, side: float, down: f
     return poses
 
 
+def _apart(pose: Pose, found: list[tuple[Pose, float]]) -> bool:
+    """Say whether a pose is of another face than those found."""
+    return all(math.dist((pose.x, pose.y), (p.x, p.y)) > 0.3 * max(pose.side, p.side) for p, _ in found)
+
+
 def _ranked(found: list[tuple[Pose, float]]) -> list[tuple[Pose, float]]:
     """Order by size; of those about as large as the largest the clearest comes first, whatever the pixels' noise."""
     found = sorted(found, key=lambda item: -item[0].side)
@@ -204,7 +209,7 @@ def _ranked(found: list[tuple[Pose, float]]) -> list[tuple[Pose, float]]:
 
 
 def _settle(model: PoseModel, gray: Gray, guess: Pose) -> tuple[Pose, float]:
-    """Settle on a copy of the face's surroundings at about 96 px a side (a little more than was learned from), whatever the picture's size."""
+    """Settle on a copy at about 96 px a side, little more than was learned from, whatever the picture's size."""
     reach = 1.1 * guess.side
     left, top = max(0, int(guess.x - reach)), max(0, int(guess.y - reach))
     part = gray[top : int(guess.y + reach) + 1, left : int(guess.x + reach) + 1]

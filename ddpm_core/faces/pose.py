@@ -17,11 +17,16 @@ from numpy.typing import NDArray
 
 Gray = NDArray[np.uint8]
 
-# The patch that is looked at: this part of the square's side, its centre this part of the side below the square's.
-SPAN, DROP = 0.75, 0.03
-PATCH = 48
-ITERATIONS = 16
-_HOG = cv2.HOGDescriptor((PATCH, PATCH), (12, 12), (6, 6), (6, 6), 9)
+# The patches that are looked at, in parts of the square: centre, span; and in pixels: width, height, cell.
+_FACE = ((0.5, 0.53), 0.75, (48, 48), 6)
+_EYES = ((0.5, 0.472), 0.75, (96, 40), 8)
+_HOGS = [
+    cv2.HOGDescriptor(size, (2 * cell, 2 * cell), (cell, cell), (cell, cell), 9) for *_, size, cell in (_FACE, _EYES)
+]
+
+ROUNDS = 6
+HOPELESS = -0.6  # likeness after the stages below which nothing is settled further
+PROBE = np.array([0.03, 0.03, 0.06, 0.06])  # how far around: right, down, ln side, angle
 
 
 @dataclass(frozen=True)
@@ -56,17 +61,24 @@ class Pose:
 
 
 def features(gray: Gray, pose: Pose) -> NDArray[np.float32]:
-    """Describe the face under a pose: (n,) histogram of gradients and a constant 1."""
-    fine = 2 * PATCH  # drawn at twice the size and averaged, so that nothing aliases
-    scale = pose.side * SPAN / fine
+    """Describe the face under a pose: (n,) histograms of gradients of the face and of its eyes, and a constant 1."""
+    seen = [
+        hog.compute(_patch(gray, pose, center, span, size))
+        for hog, (center, span, size, _) in zip(_HOGS, (_FACE, _EYES), strict=True)
+    ]
+    return np.concatenate([*(np.asarray(s, np.float32).ravel() for s in seen), np.ones(1, np.float32)])
+
+
+def _patch(gray: Gray, pose: Pose, center: tuple[float, float], span: float, size: tuple[int, int]) -> Gray:
+    width, height = 2 * size[0], 2 * size[1]  # drawn at twice the size and averaged, so that nothing aliases
+    scale = pose.side * span / width
     c, s = scale * math.cos(pose.angle), scale * math.sin(pose.angle)
-    x, y = pose.at(0.5, 0.5 + DROP)
-    middle = (fine - 1) / 2
-    matrix = np.array([[c, -s, x - 0.5 - middle * (c - s)], [s, c, y - 0.5 - middle * (s + c)]])
+    x, y = pose.at(*center)
+    u, v = (width - 1) / 2, (height - 1) / 2
+    matrix = np.array([[c, -s, x - 0.5 - c * u + s * v], [s, c, y - 0.5 - s * u - c * v]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    patch = cv2.warpAffine(gray, matrix, (fine, fine), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-    patch = cv2.resize(patch, (PATCH, PATCH), interpolation=cv2.INTER_AREA)
-    return np.append(np.asarray(_HOG.compute(patch), np.float32), np.float32(1))
+    drawn = cv2.warpAffine(gray, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    return np.asarray(cv2.resize(drawn, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 class PoseModel:
@@ -89,11 +101,27 @@ class PoseModel:
 
     def settle(self, gray: Gray, pose: Pose) -> tuple[Pose, float]:
         """Let a rough pose come to rest on the face beneath it; gives the pose and its likeness to a face."""
-        seen = features(gray, pose)
-        for k in range(ITERATIONS):
-            step = seen @ self.stages[min(k, len(self.stages) - 1)]
+        for stage in self.stages:
+            pose = pose.moved(features(gray, pose) @ stage)
+        likeness = self.likeness_at(gray, pose)
+        if likeness < HOPELESS:
+            return pose, likeness
+        for _ in range(ROUNDS):
+            step = self._newton(gray, pose)
             pose = pose.moved(step)
-            seen = features(gray, pose)
-            if k >= len(self.stages) and np.abs(step).max() < 3e-4:
+            if np.abs(step).max() < 1e-3:
                 break
-        return pose, float(seen @ self.likeness)
+        return pose, self.likeness_at(gray, pose)
+
+    def likeness_at(self, gray: Gray, pose: Pose) -> float:
+        """Say how much what lies under a pose is like a face: about 1 if it is one, about −1 if not."""
+        return float(features(gray, pose) @ self.likeness)
+
+    def _newton(self, gray: Gray, pose: Pose) -> NDArray[np.float64]:
+        """Give the step to where the last stage, averaged over the poses around, sees nothing left to do."""
+        around = [(pose.moved(probe), pose.moved(-probe)) for probe in np.diag(PROBE)]
+        seen = np.array([[features(gray, p) @ self.stages[-1] for p in pair] for pair in around])  # (4, 2, 4)
+        slope = (seen[:, 0] - seen[:, 1]).T / (2 * PROBE)  # change of what is left, by each coordinate of a step
+        # what hardly changes by moving is left alone, so that a half hidden face is not thrown far
+        step = np.linalg.lstsq(slope, -seen.mean((0, 1)), rcond=0.1)[0]
+        return np.asarray(np.clip(step, -2 * PROBE, 2 * PROBE), np.float64)
