@@ -67,11 +67,11 @@ def run(trainer: Trainer, folder: Path, limits: Limits, report: Report) -> Progr
         while not stop:
             sums += trainer.step()
             clock.tick()
-            if progress.step % recipe.log_every == 0 or progress.step == last_step:
+            stop = _agreed(trainer, progress.step >= last_step or limits.stop() or clock.over(limits.max_minutes))
+            if stop or _due(progress.step, recipe.log_every):
                 loss, norm = _means(trainer, sums)
                 rate = learning_rate(recipe, progress.step - 1)
                 log(loss=loss, learning_rate=rate, gradient_norm=norm, images_per_second=clock.speed())
-            stop = _agreed(trainer, progress.step >= last_step or limits.stop() or clock.over(limits.max_minutes))
             if len(trainer.held_back) and (_due(progress.step, recipe.validate_every) or progress.step == recipe.steps):
                 loss = _validation(trainer)
                 better = loss < progress.best
