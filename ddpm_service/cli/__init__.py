@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from ddpm_service.cli.bench import app as bench
 from ddpm_service.cli.generate import generate
 from ddpm_service.cli.inspect import inspect
 from ddpm_service.cli.models import app as models
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 for command in (serve, generate, sample, train, resume, inspect, pack):
     app.command()(command)
+app.add_typer(bench, name="bench")
 app.add_typer(models, name="models", help="What is served: list, describe, register, scale, set-default, unregister.")
 
 
