@@ -201,10 +201,10 @@ def _apart(pose: Pose, found: list[tuple[Pose, float]]) -> bool:
 
 
 def _ranked(found: list[tuple[Pose, float]]) -> list[tuple[Pose, float]]:
-    """Order by size; of those about as large as the largest the clearest comes first, whatever the pixels' noise."""
+    """Order by size; of those about as large as the largest the leftmost comes first, which no noise can change."""
     found = sorted(found, key=lambda item: -item[0].side)
     large = [item for item in found if item[0].side > 0.9 * found[0][0].side]
-    first = max(large, key=lambda item: item[1])
+    first = min(large, key=lambda item: item[0].x)
     return [first, *(item for item in found if item is not first)]
 
 
@@ -217,6 +217,7 @@ def _settle(model: PoseModel, gray: Gray, guess: Pose) -> tuple[Pose, float]:
     size = max(1, round(part.shape[1] * k)), max(1, round(part.shape[0] * k))
     kx, ky = size[0] / part.shape[1], size[1] / part.shape[0]
     part = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA if k < 1 else cv2.INTER_LINEAR), np.uint8)
+    part = np.asarray(cv2.GaussianBlur(part, (0, 0), 1.0), np.uint8)  # what a format does to fine detail must not count
     near = Pose((guess.x - left) * kx, (guess.y - top) * ky, guess.side * k, guess.angle)
     pose, likeness = model.settle(part, near)
     return Pose(pose.x / kx + left, pose.y / ky + top, pose.side / k, pose.angle), likeness
