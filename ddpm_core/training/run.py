@@ -76,7 +76,7 @@ def resume(
 
 
 def _run(folder: Path, recipe: Recipe, start: Path | None, limits: Limits, report: Report) -> Progress:
-    accelerator = _accelerator(recipe)
+    accelerator = accelerator_for(recipe)
     with accelerator.main_process_first():
         images = load(
             Path(recipe.data), recipe.image_size, recipe.channels, classes=recipe.classes, cache=folder / "cache"
@@ -110,7 +110,8 @@ def _run(folder: Path, recipe: Recipe, start: Path | None, limits: Limits, repor
         return loop.run(trainer, folder, replace(limits, stop=lambda: asked() or limits.stop()), report)
 
 
-def _accelerator(recipe: Recipe) -> Accelerator:
+def accelerator_for(recipe: Recipe) -> Accelerator:
+    """Give the device, the other processes and the precision that the recipe is trained with here."""
     cpu = not torch.accelerator.is_available()  # processes on CPUs find each other only when told
     AcceleratorState._reset_state()  # another run of this process may have had another precision
     precision = machine.precision_for(recipe.precision, PartialState(cpu=cpu).device)
