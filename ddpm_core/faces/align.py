@@ -31,7 +31,7 @@ class Target:
         quad: the crop's corners: upper left, lower left, lower right, upper right.
         faces: the faces found, largest first; empty when none was looked for.
         face: the index of the chosen face, or None.
-        warnings: (code, message), the picture's own first.
+        warnings: (code, message) of what was done otherwise than asked.
     """
 
     pixels: NDArray[np.uint8]
@@ -57,7 +57,7 @@ def align(picture: Picture, size: int, finder: FaceFinder, *, align: str = "auto
     Raises:
         InvalidInput: unknown_value or out_of_range, field ``align`` or ``face``.
     """
-    notes = list(picture.warnings)
+    notes: list[tuple[str, str]] = []
     if align == "auto":
         return _align_face(picture, size, finder, face, notes)
     if face is not None:

@@ -45,13 +45,11 @@ class Picture:
         pixels: RGB, upright, its long side possibly reduced.
         width: of the full upright picture, in pixels.
         height: of the full upright picture, in pixels.
-        warnings: (code, message) for what was left out of the upload, such as the later frames of an animation.
     """
 
     pixels: Image.Image
     width: int
     height: int
-    warnings: tuple[tuple[str, str], ...] = ()
 
     @property
     def scale(self) -> float:
@@ -67,7 +65,8 @@ def decode(data: bytes | bytearray | memoryview, *, max_pixels: int = 64_000_000
         max_pixels: the most pixels (width × height) that are decoded.
 
     Raises:
-        InvalidInput: empty_image, not_an_image, truncated_image, too_many_pixels or too_small, field ``image``.
+        InvalidInput: empty_image, not_an_image, truncated_image, animated, too_many_pixels or too_small,
+            field ``image``.
     """
     data = bytes(data)
     if not data:
@@ -81,7 +80,8 @@ def decode(data: bytes | bytearray | memoryview, *, max_pixels: int = 64_000_000
     image = _decoding(lambda: _open(data, kind))
     width, height = image.size
     _check_size(width, height, max_pixels)
-    animated = kind in ("GIF", "PNG", "WEBP", "AVIF") and bool(_decoding(lambda: getattr(image, "is_animated", False)))
+    if kind in ("GIF", "PNG", "WEBP", "AVIF") and _decoding(lambda: getattr(image, "is_animated", False)):
+        raise _invalid("animated", "The image is animated; send a single picture.")
     if kind == "JPEG":
         kept = KEEP_SIDE / max(width, height)  # the decoder halves while both sides stay above what is asked for
         image.draft(None, (int(width * kept), int(height * kept)))
@@ -95,8 +95,7 @@ def decode(data: bytes | bytearray | memoryview, *, max_pixels: int = 64_000_000
         rgb = rgb.transpose(_UPRIGHT[orientation])
     if orientation >= 5:
         width, height = height, width
-    notes = (("animated", "The image is animated: only its first frame is used."),) if animated else ()
-    return Picture(rgb, width, height, notes)
+    return Picture(rgb, width, height)
 
 
 def _kind(data: bytes) -> str | None:

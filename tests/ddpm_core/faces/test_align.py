@@ -330,8 +330,3 @@ def test_an_unknown_align(finder: FaceFinder, word: str) -> None:
 
 def test_a_face_is_not_asked_for_with_another_align(finder: FaceFinder) -> None:
     assert refusal(as_picture(Image.new("RGB", (200, 100))), finder, align="center", face=0).field == "face"
-
-
-def test_what_decoding_noticed_is_passed_on(finder: FaceFinder) -> None:
-    picture = Picture(Image.new("RGB", (64, 64)), 64, 64, (("animated", "Only its first frame."),))
-    assert codes(align(picture, 16, finder, align="center")) == ["animated"]
