@@ -63,8 +63,10 @@ class Limits:
             yield
 
     @contextmanager
-    def upload(self, announced: int | None) -> Iterator[None]:
+    def upload(self, announced: int | None) -> Iterator[Upload]:
         """Hold memory for a body of so many bytes, the longest allowed where it is not said beforehand.
+
+        What is held is for the whole time of the request: TorchServe keeps the body too.
 
         Raises:
             ApiError: longer than allowed (``too_large``), or too much is held already (``busy``).
@@ -76,11 +78,11 @@ class Limits:
         if self._upload_bytes and self._upload_bytes + size > self._settings.max_upload_bytes:
             message = "Too many uploads at one time; ask again."
             raise ApiError(Error(code="busy", message=message, retry_after=_RETRY_SECONDS))
-        self._upload_bytes += size
+        upload = Upload(self, size)
         try:
-            yield
+            yield upload
         finally:
-            self._upload_bytes -= size
+            upload.settle(0)
 
     def _take(self, name: str) -> None:
         """Take one of the requests that a token may make; they grow back at its rate."""
@@ -94,6 +96,20 @@ class Limits:
             seconds = max(1, math.ceil((1 - left) * 60 / most))
             raise _limited("Too many requests of this token.", f"{most:g} requests a minute", seconds)
         self._buckets[name] = (left - 1, now)
+
+
+class Upload:
+    """Memory that is held for one body."""
+
+    def __init__(self, limits: Limits, size: int) -> None:
+        self._limits = limits
+        self._size = 0
+        self.settle(size)
+
+    def settle(self, size: int) -> None:
+        """Hold so much from now on."""
+        self._limits._upload_bytes += size - self._size
+        self._size = size
 
 
 def too_large(given: int, longest: int) -> ApiError:

@@ -26,7 +26,7 @@ _FIELDS = (
     "outcome",
     "images",
 )
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}")
+_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 
 
 def request_id(given: str | None) -> str:

@@ -1,0 +1,161 @@
+"""The four routes that an earlier full-stack generator documented: health (at the root), models, generate, config."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from ddpm_api import EndEvent, Error, ErrorEvent, Event, InvalidRequest, ResultBuilder, parse_json
+from ddpm_api.errors import shown_name
+from ddpm_service.gateway.answer import Renders
+from ddpm_service.gateway.door import Order, door_of
+from ddpm_service.gateway.models import find_model
+from ddpm_service.gateway.reading import JSON, media_type, read_json, unsupported
+from ddpm_service.torchserve.board import ModelState
+
+router = APIRouter(tags=["compatible"])
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            JSON: {
+                "schema": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {
+                        "model": {"type": "string", "description": "may be left out where one model is served"},
+                        "image_size": {
+                            "type": "array",
+                            "items": {"type": "integer"},
+                            "description": "the model's own width and height",
+                        },
+                        "channels": {"type": "integer", "description": "the model's own"},
+                        "num_steps": {"type": "integer", "minimum": 1},
+                        "seed": {"type": "integer", "minimum": -1},
+                    },
+                },
+                "example": {"num_steps": 10, "seed": 7},
+            }
+        },
+    }
+}
+_KNOWN = ("model", "image_size", "channels", "num_steps", "seed")
+
+
+@router.get("/models")
+async def models(request: Request) -> dict[str, Any]:
+    """The models by name, with their archives."""
+    door = door_of(request)
+    door.gate.identify(request.headers.get("authorization"))
+    listed = [
+        {"name": model.name, "version": model.default, **_archive(model.versions[model.default].archive)}
+        for model in door.board.models().values()
+    ]
+    return {"status": "success", "models": listed, "count": len(listed)}
+
+
+@router.get("/config")
+async def config(request: Request) -> dict[str, Any]:
+    """The settings of the service and of its models."""
+    door = door_of(request)
+    door.gate.identify(request.headers.get("authorization"))
+    described = {
+        model.name: {"image_size": _size(model), "channels": _bundle(model).get("channels")}
+        | {"version": model.default, "defaults": _bundle(model).get("defaults", {})}
+        for model in door.board.models().values()
+    }
+    return {"status": "success", "models": described, "limits": door.settings.model_dump()}
+
+
+@router.post("/generate", response_class=Response, openapi_extra=_BODY)
+async def generate(request: Request) -> Response:
+    """One face from noise; its size and channels are the model's, and asking for others is an error."""
+
+    async def order(body: bytes) -> Order:
+        media = media_type(request)
+        if media not in {"", JSON} or (body and not media):
+            raise unsupported(media)
+        document = read_json(body) if body else {}
+        if not isinstance(document, dict):
+            parse_json(document)  # which refuses it
+        return _order(request, document)
+
+    return await door_of(request).serve(request, order)
+
+
+def error_body(error: Error) -> bytes:
+    """An error with the status and message of those routes, ours beside them."""
+    return json.dumps({"status": "error", "message": error.message, "error": error.model_dump()}).encode()
+
+
+def _order(request: Request, given: dict[str, Any]) -> Order:
+    door = door_of(request)
+    if unknown := next((name for name in given if name not in _KNOWN), None):
+        raise InvalidRequest(
+            "unknown_field", "There is no such field.", field=shown_name(unknown), allowed=", ".join(_KNOWN)
+        )
+    known = door.board.models()
+    name = given.get("model", next(iter(known)) if len(known) == 1 else None)
+    if not isinstance(name, str):
+        message = "The model's name is needed."
+        raise InvalidRequest("wrong_type", message, field="model", given=name, allowed=", ".join(known))
+    model = find_model(door, name)
+    for field, own in {"image_size": _size(model), "channels": _bundle(model).get("channels")}.items():
+        if field in given and given[field] != own:
+            message = f"The model {name} has {field} {own} and no other."
+            raise InvalidRequest("unknown_value", message, field=field, given=given[field], allowed=str(own))
+    fields = {"num_inference_steps": given.get("num_steps"), "seed": given.get("seed")}
+    asked = parse_json({key: value for key, value in fields.items() if value is not None})
+    return Order(name, None, asked, _Picture(model))
+
+
+def _bundle(model: ModelState) -> Any:
+    return model.versions[model.default].manifest
+
+
+def _size(model: ModelState) -> list[int] | None:
+    side = _bundle(model).get("image_size")
+    return None if side is None else [side, side]
+
+
+def _archive(archive: str) -> dict[str, str]:
+    return {"path": archive, "extension": Path(archive).suffix}
+
+
+class _Picture(Renders):
+    """One picture in base64."""
+
+    streams = False
+    heartbeat = b""
+
+    def __init__(self, model: ModelState) -> None:
+        self.status, self.content_type = 200, JSON
+        self.retry_after: int | None = None
+        self._model = model
+        self._builder = ResultBuilder()
+
+    def feed(self, event: Event) -> bytes:
+        """The bytes to send for the next event."""
+        self._builder.feed(event)
+        if isinstance(event, ErrorEvent):
+            self.status, self.retry_after = event.error.status, event.error.retry_after
+            return error_body(event.error)
+        if not isinstance(event, EndEvent):
+            return b""
+        result = self._builder.result()
+        picture = result.images[0]
+        answer = {
+            "image": picture.b64_json,
+            "status": "success",
+            "mode": "model",
+            "model_used": result.model,
+            "version": result.version,
+            "image_size": [picture.width, picture.height],
+            "channels": _bundle(self._model).get("channels"),
+            "num_steps": result.timing.calls,
+            "seed": picture.seed,
+        }
+        return json.dumps(answer).encode()

@@ -1,0 +1,92 @@
+"""HTTP/1.1 on a connection, hardened: heads are bounded in size and time, and a connection can be cut."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ddpm_api import Error, ErrorBody
+
+# The key in a scope's extensions of a function that cuts the connection; closing would wait for a client that reads
+# nothing.
+ABORT = "ddpm.abort"
+_HEAD_BYTES = 64 * 1024
+# From the connection, or from the last answer, to the end of the next request's head.
+_HEAD_SECONDS = 30.0
+_TOO_LARGE = Error(
+    code="headers_too_large", message="The request's head is too large.", allowed=f"at most {_HEAD_BYTES} bytes"
+)
+
+
+class Protocol(HttpToolsProtocol):
+    """Uvicorn's protocol, which itself waits for ever for the end of a head of any length."""
+
+    _head_bytes = 0
+    _in_head = True
+    _turns = 0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a head."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing any more."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, and count those of a head that has not ended."""
+        turns = self._turns
+        super().data_received(data)
+        if self._in_head and self._turns == turns and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > _HEAD_BYTES:
+                self._refuse(431, _TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        """Let the application cut the connection."""
+        super().on_message_begin()
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+        scope["extensions"] = {ABORT: self.transport.abort}
+
+    def on_headers_complete(self) -> None:
+        """The head has ended in time."""
+        self._in_head, self._head_bytes = False, 0
+        self._turns += 1
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The body has ended, and the next head may begin."""
+        self._in_head = True
+        self._turns += 1
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next head, also while a refused body still arrives."""
+        super().on_response_complete()
+        if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
+            self._await_head()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, in our shape."""
+        self._refuse(400, Error(code="malformed_request", message=msg))
+
+    def _await_head(self) -> None:
+        self._stop_timer()
+        self._head_timer = self.loop.call_later(_HEAD_SECONDS, self.transport.abort)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, status: int, error: Error) -> None:
+        body = ErrorBody(error=error).to_json()
+        head = f"HTTP/1.1 {status} \r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
+        self.transport.close()
