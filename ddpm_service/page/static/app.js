@@ -1,0 +1,146 @@
+/** The page: what its parts tell each other. */
+
+import { Failure } from "./api.js";
+import { Controls, WrongSetting } from "./controls.js";
+import { byId, calm, narrow, toast } from "./dom.js";
+import { History } from "./history.js";
+import { ModelList } from "./models.js";
+import { clearProblem, showProblem } from "./problems.js";
+import { Run } from "./run.js";
+import { Selfie } from "./selfie.js";
+import { Service } from "./service.js";
+import { Stage } from "./stage.js";
+import { mayAsk, takeTokenFromLink } from "./token.js";
+import { Viewer } from "./viewer.js";
+
+/** @type {Record<import("./service.js").State, string>} */
+const STATES = { unknown: "Connecting", ready: "Ready", waiting: "Not ready yet", refused: "Not usable", unreachable: "Unreachable" };
+const TITLE = document.title;
+const MENDS = 5;
+
+takeTokenFromLink();
+
+const service = new Service();
+const selfie = new Selfie();
+const controls = new Controls();
+const viewer = new Viewer({ useSeed });
+const stage = new Stage(byId("stage"), { open: (run, index) => viewer.open(run, index), useSeed, resume });
+const past = new History(show);
+const models = new ModelList(() => {
+  const chosen = models.chosen;
+  controls.setVersion(chosen?.version ?? null);
+  selfie.useModel(chosen ? path(chosen.model, chosen.pinned) : "");
+});
+/** @type {Run | null} */
+let current = null;
+let mends = 0;
+
+service.addEventListener("models", () => models.show(service.models));
+service.addEventListener("state", () => {
+  byId("state").dataset.state = service.state;
+  byId("state-text").textContent = STATES[service.state];
+  byId("state").title = service.reason;
+  if (service.state === "ready") selfie.serviceIsBack();
+  mend();
+});
+document.addEventListener("visibilitychange", mend); // a phone cuts the streams of a page in the background
+selfie.addEventListener("change", () => {
+  controls.setGuided(selfie.present);
+  clearProblem();
+});
+selfie.addEventListener("problem", (event) => showProblem(/** @type {CustomEvent} */ (event).detail));
+
+byId("controls").addEventListener("submit", (/** @type {Event} */ event) => {
+  event.preventDefault();
+  begin();
+});
+byId("cancel").onclick = () => current?.cancel();
+service.watch();
+
+/** Read the settings and start a run. */
+function begin() {
+  if (current?.active) return;
+  mayAsk();
+  const chosen = models.chosen;
+  if (!chosen) {
+    service.look();
+    return showProblem(new Failure("unreachable", "The service has not told yet which models it has."));
+  }
+  const { image, fields } = selfie.wish;
+  /** @type {import("./api.js").Fields} */
+  let wish;
+  try {
+    wish = { ...controls.fields, ...fields };
+  } catch (problem) {
+    if (!(problem instanceof WrongSetting)) throw problem;
+    showProblem(new Failure("setting", problem.message));
+    problem.input.closest("details")?.setAttribute("open", "");
+    return problem.input.focus();
+  }
+  wish.preview_every = (chosen.version?.image_size ?? 64) > 128 ? 2 : 1;
+  if (image) wish.return_target = true;
+  const run = new Run({ model: chosen.model, version: chosen.pinned, image, fields: wish });
+  past.add(run);
+  run.addEventListener("change", () => follow(run));
+  current = run;
+  mends = 0;
+  show(run);
+  if (narrow()) byId("results").scrollIntoView({ behavior: calm() ? "auto" : "smooth" });
+  clearProblem();
+  run.send();
+}
+
+/**
+ * Send a run that broke off again, for what is missing.
+ * @param {Run} run
+ */
+function resume(run) {
+  if (current?.active) return;
+  mayAsk();
+  clearProblem();
+  current = run;
+  if (stage.run !== run) show(run);
+  run.send();
+}
+
+/** Go on by itself with a run whose line was cut, once the service answers and somebody looks; not for ever. */
+function mend() {
+  if (document.hidden || service.state !== "ready" || !current?.failure?.isConnection || mends >= MENDS) return;
+  mends++;
+  resume(current);
+}
+
+/** @param {Run} run */
+function show(run) {
+  byId("empty").hidden = true;
+  stage.show(run);
+  past.draw(run);
+}
+
+/** @param {Run} run */
+function follow(run) {
+  if (run !== current) return;
+  byId("generate").hidden = run.active;
+  byId("cancel").hidden = !run.active;
+  document.title = run.phase === "running" ? `${Math.round(100 * run.share)} % · ${TITLE}` : TITLE;
+  if (run.active) return;
+  past.draw(stage.run);
+  if (run.phase === "failed" && run.failure) {
+    showProblem(run.failure);
+    if (run.failure.isConnection) service.look().then(mend);
+  }
+}
+
+/** @param {number} seed */
+function useSeed(seed) {
+  controls.setSeed(seed);
+  toast(`Seed ${seed} is set. The next run begins with this face.`);
+}
+
+/**
+ * @param {string} model
+ * @param {string | null} version
+ */
+function path(model, version) {
+  return version ? `${model}/${version}` : model;
+}

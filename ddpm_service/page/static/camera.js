@@ -1,0 +1,53 @@
+/** A picture from the camera: live where the browser allows it, else the phone's own camera app. */
+
+import { byId } from "./dom.js";
+import { snapshot } from "./photo.js";
+
+/** Browsers give a page the live picture on https and localhost only. */
+const live = isSecureContext && Boolean(navigator.mediaDevices?.getUserMedia);
+
+/** Whether a camera can be offered at all: a desktop's file chooser has none. */
+export const hasCamera = live || matchMedia("(pointer: coarse)").matches;
+
+/**
+ * Let the user take a picture.
+ * @returns {Promise<import("./photo.js").Photo | null | "app">} null: given up; "app": the camera app must be used
+ */
+export async function takePicture() {
+  if (!live) return "app";
+  /** @type {MediaStream} */
+  let stream;
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } }, audio: false });
+  } catch (problem) {
+    const denied = /** @type {any} */ (problem)?.name === "NotAllowedError";
+    throw new Error(denied ? "The browser was not allowed to use the camera." : "No camera was found.");
+  }
+  try {
+    return await show(stream);
+  } finally {
+    for (const track of stream.getTracks()) track.stop();
+  }
+}
+
+/** @param {MediaStream} stream */
+async function show(stream) {
+  /** @type {HTMLDialogElement} */
+  const dialog = byId("camera");
+  /** @type {HTMLVideoElement} */
+  const video = byId("camera-video");
+  video.srcObject = stream;
+  dialog.showModal();
+  try {
+    return await /** @type {Promise<import("./photo.js").Photo | null>} */ (
+      new Promise((resolve) => {
+        byId("shutter").onclick = () => video.videoWidth && resolve(snapshot(video));
+        byId("camera-close").onclick = () => resolve(null);
+        dialog.oncancel = () => resolve(null);
+      })
+    );
+  } finally {
+    video.srcObject = null;
+    dialog.close();
+  }
+}

@@ -1,0 +1,130 @@
+/** The frame around the face that is used: shown over the photo, moved and resized by pointer or keyboard. */
+
+import { make } from "./dom.js";
+
+/** @typedef {[number, number, number, number]} Box left, top, right, bottom in pixels of the photo */
+
+const SMALLEST = 32; // px of the photo
+const CORNERS = ["nw", "ne", "se", "sw"];
+
+/** Lives in an element that has the photo's own proportions. */
+export class CropFrame {
+  /** @type {Box} */ box = [0, 0, 1, 1];
+  #width = 1;
+  #height = 1;
+
+  /**
+   * @param {HTMLElement} stage
+   * @param {() => void} onchange the user has moved it
+   */
+  constructor(stage, onchange) {
+    this.stage = stage;
+    this.onchange = onchange;
+    this.element = make(
+      "div",
+      {
+        class: "crop",
+        tabIndex: 0,
+        role: "group",
+        hidden: true,
+        "aria-label": "Frame around the face. Arrow keys move it, plus and minus resize it.",
+        onkeydown: (/** @type {KeyboardEvent} */ event) => this.#key(event),
+        onpointerdown: (/** @type {PointerEvent} */ event) => this.#drag(event),
+      },
+      ...CORNERS.map((corner) => make("span", { class: `grip ${corner}`, "data-corner": corner })),
+    );
+    stage.append(this.element);
+  }
+
+  /**
+   * @param {number[]} box
+   * @param {number} width of the photo
+   * @param {number} height
+   */
+  show(box, width, height) {
+    this.#width = width;
+    this.#height = height;
+    this.box = /** @type {Box} */ ([...box]);
+    this.element.hidden = false;
+    this.#place();
+  }
+
+  hide() {
+    this.element.hidden = true;
+  }
+
+  /** The box as the request wants it, inside the photo. */
+  toString() {
+    return this.box.map((edge) => Math.round(edge)).join(",");
+  }
+
+  /**
+   * The nearest square that lies inside the photo.
+   * @param {number} left
+   * @param {number} top
+   * @param {number} side
+   */
+  #put(left, top, side) {
+    const size = Math.max(Math.min(SMALLEST, this.#width, this.#height), Math.min(side, this.#width, this.#height));
+    const x = Math.max(0, Math.min(left, this.#width - size));
+    const y = Math.max(0, Math.min(top, this.#height - size));
+    this.box = [x, y, x + size, y + size];
+    this.#place();
+    this.onchange();
+  }
+
+  #place() {
+    const [left, top, right, bottom] = this.box;
+    const style = this.element.style;
+    style.left = `${(100 * left) / this.#width}%`;
+    style.top = `${(100 * top) / this.#height}%`;
+    style.width = `${(100 * (right - left)) / this.#width}%`;
+    style.height = `${(100 * (bottom - top)) / this.#height}%`;
+  }
+
+  /** @param {KeyboardEvent} event */
+  #key(event) {
+    const [left, top, right] = this.box;
+    const side = right - left;
+    const by = side * (event.shiftKey ? 0.1 : 0.02);
+    /** @type {Record<string, [number, number, number]>} */
+    const moves = {
+      ArrowLeft: [left - by, top, side],
+      ArrowRight: [left + by, top, side],
+      ArrowUp: [left, top - by, side],
+      ArrowDown: [left, top + by, side],
+      "+": [left - by, top - by, side + 2 * by],
+      "-": [left + by, top + by, side - 2 * by],
+    };
+    const move = moves[event.key === "=" ? "+" : event.key];
+    if (!move) return;
+    event.preventDefault();
+    this.#put(...move);
+  }
+
+  /** @param {PointerEvent} down */
+  #drag(down) {
+    if (down.button !== 0) return;
+    down.preventDefault();
+    this.element.focus({ preventScroll: true });
+    const corner = /** @type {HTMLElement} */ (down.target).dataset.corner;
+    const [left, top, right, bottom] = this.box;
+    const scale = this.#width / this.stage.clientWidth; // px of the photo for one of the screen
+    const move = (/** @type {PointerEvent} */ event) => {
+      const dx = (event.clientX - down.clientX) * scale;
+      const dy = (event.clientY - down.clientY) * scale;
+      if (!corner) return this.#put(left + dx, top + dy, right - left);
+      // the opposite corner stays where it is
+      const west = corner.includes("w");
+      const north = corner.includes("n");
+      const room = Math.min(west ? right : this.#width - left, north ? bottom : this.#height - top);
+      const side = Math.max(SMALLEST, Math.min(room, right - left + ((west ? -dx : dx) + (north ? -dy : dy)) / 2));
+      this.#put(west ? right - side : left, north ? bottom - side : top, side);
+    };
+    this.element.setPointerCapture(down.pointerId);
+    this.element.addEventListener("pointermove", move);
+    const stop = () => this.element.removeEventListener("pointermove", move);
+    this.element.addEventListener("pointerup", stop, { once: true });
+    this.element.addEventListener("pointercancel", stop, { once: true });
+  }
+}

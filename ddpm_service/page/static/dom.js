@@ -1,0 +1,100 @@
+/** Small helpers over the document. */
+
+/**
+ * The one element with this id.
+ * @param {string} id
+ * @returns {any}
+ */
+export function byId(id) {
+  const element = document.getElementById(id);
+  if (!element) throw new Error(`no element #${id}`);
+  return element;
+}
+
+/**
+ * Make an element. Properties that start with "on" are listeners, `class` and `data-…`/`aria-…` are attributes.
+ * @param {string} tag
+ * @param {Record<string, any>} [properties]
+ * @param {...(Node | string | null | false | undefined)} children
+ * @returns {any}
+ */
+export function make(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name in element && !name.includes("-")) /** @type {any} */ (element)[name] = value;
+    else element.setAttribute(name, value === true ? "" : String(value));
+  }
+  element.append(.../** @type {(Node | string)[]} */ (children.filter(Boolean)));
+  return element;
+}
+
+/**
+ * A picture of the page's own sprite.
+ * @param {string} name
+ */
+export function icon(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("class", "icon");
+  svg.setAttribute("aria-hidden", "true");
+  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  use.setAttribute("href", `#i-${name}`);
+  svg.append(use);
+  return svg;
+}
+
+/** Whether the user wants things to stand still. */
+export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+/** Whether there is one column. */
+export const narrow = () => matchMedia("(max-width: 899px)").matches;
+
+let toastTimer = 0;
+
+/**
+ * Say something short that goes away by itself.
+ * @param {string} text
+ */
+export function toast(text) {
+  const line = byId("toast");
+  line.textContent = text;
+  line.hidden = false;
+  clearTimeout(toastTimer);
+  toastTimer = setTimeout(() => (line.hidden = true), 5000);
+}
+
+/**
+ * Tell a screen reader.
+ * @param {string} text
+ */
+export function announce(text) {
+  byId("live").textContent = text;
+}
+
+/**
+ * "1 face", "5 faces".
+ * @param {number} count
+ * @param {string} [noun]
+ */
+export const counted = (count, noun = "face") => `${count} ${noun}${count === 1 ? "" : "s"}`;
+
+/**
+ * A time in words, coarse enough to stay calm.
+ * @param {number} seconds
+ */
+export function duration(seconds) {
+  if (seconds < 1.5) return "a moment";
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  const minutes = Math.round(seconds / 60);
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+/**
+ * The bytes in a text of base64.
+ * @param {string} text
+ * @param {string} type
+ */
+export function blobOf(text, type) {
+  return new Blob([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], { type });
+}

@@ -1,0 +1,52 @@
+/** Earlier runs, in this page's memory only: faces are personal. */
+
+import { byId, counted, make } from "./dom.js";
+
+/** @typedef {import("./run.js").Run} Run */
+
+const MOST = 24;
+const SHOWN = 5;
+
+/** The list below the stage. */
+export class History {
+  /** Newest first. @type {Run[]} */ #runs = [];
+
+  /** @param {(run: Run) => void} open */
+  constructor(open) {
+    this.open = open;
+  }
+
+  /** @param {Run} run */
+  add(run) {
+    this.#runs.unshift(run);
+    for (const old of this.#runs.splice(MOST)) old.forget();
+  }
+
+  /**
+   * Draw all but the one on the stage; what brought nothing is not worth a place.
+   * @param {Run | null} current
+   */
+  draw(current) {
+    const earlier = this.#runs.filter((run) => run !== current && run.finished.length > 0);
+    byId("history").hidden = earlier.length === 0;
+    byId("history-list").replaceChildren(...earlier.map((run) => this.#entry(run)));
+  }
+
+  /** @param {Run} run */
+  #entry(run) {
+    const time = run.created.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+    const faces = run.finished;
+    const pictures = faces.slice(0, SHOWN).map((slot) => make("img", { src: slot.url, alt: "" }));
+    const label = `${counted(faces.length)} from ${time}, seed ${run.seed}. Show again.`;
+    return make(
+      "li",
+      {},
+      make(
+        "button",
+        { type: "button", class: "earlier", "aria-label": label, onclick: () => this.open(run) },
+        make("span", { class: "stack" }, ...pictures),
+        make("span", { class: "when" }, make("span", {}, time), make("span", { class: "hint" }, counted(faces.length))),
+      ),
+    );
+  }
+}

@@ -1,0 +1,60 @@
+/** The list of models and versions, as the service gives it. */
+
+import { byId, make } from "./dom.js";
+
+/** @typedef {import("./service.js").Model} Model */
+/** @typedef {import("./service.js").Version} Version */
+
+/** The select; a default is followed by leaving the version open. */
+export class ModelList {
+  /** @type {Model[]} */ #models = [];
+
+  /** @param {() => void} onchange */
+  constructor(onchange) {
+    this.select = byId("model");
+    this.select.onchange = onchange;
+    this.onchange = onchange;
+  }
+
+  /** @param {Model[]} models */
+  show(models) {
+    this.#models = models;
+    const kept = this.select.value;
+    const options = models.flatMap((model) => [...model.versions].sort(defaultFirst(model)).map((version) => option(model, version)));
+    this.select.replaceChildren(...options);
+    if (options.some((each) => each.value === kept && !each.disabled)) this.select.value = kept;
+    else this.select.value = (options.find((each) => !each.disabled) ?? options[0])?.value ?? "";
+    this.select.disabled = options.length === 0;
+    const failed = models.flatMap((model) =>
+      model.versions.filter((version) => !version.ready && version.reason).map((version) => `${model.id} ${version.version}: ${version.reason}`),
+    );
+    byId("model-hint").hidden = failed.length === 0;
+    byId("model-hint").textContent = failed.join(" ");
+    this.onchange();
+  }
+
+  /** The chosen one: its name, the version if it is not the default, and what is known of it. */
+  get chosen() {
+    const [id, pinned] = this.select.value.split("/");
+    const model = this.#models.find((each) => each.id === id);
+    if (!model) return null;
+    const name = pinned ?? model.default_version;
+    const version = model.versions.find((each) => each.version === name) ?? null;
+    return { model: model.id, pinned: pinned ?? null, version };
+  }
+}
+
+/** @param {Model} model */
+const defaultFirst = (model) => (/** @type {Version} */ a, /** @type {Version} */ b) =>
+  Number(b.version === model.default_version) - Number(a.version === model.default_version);
+
+/**
+ * @param {Model} model
+ * @param {Version} version
+ */
+function option(model, version) {
+  const isDefault = version.version === model.default_version;
+  const parts = [`${model.id} ${version.version}`, version.image_size && `${version.image_size} px`, !version.ready && "not ready"];
+  const value = isDefault ? model.id : `${model.id}/${version.version}`;
+  return make("option", { value, disabled: !version.ready }, parts.filter(Boolean).join(" · "));
+}

@@ -1,0 +1,58 @@
+/** What went wrong, in plain words, until it is dismissed. */
+
+import { byId, icon, make } from "./dom.js";
+
+/** @typedef {import("./api.js").Failure} Failure */
+
+/** @type {Record<string, string>} */
+const TITLES = {
+  unreachable: "The service cannot be reached",
+  unfinished: "The connection was lost",
+  unauthorized: "A token is needed",
+  rate_limited: "One moment, please",
+  busy: "Many people are waiting right now",
+  draining: "The service is restarting",
+  unavailable: "The model is not available right now",
+  timeout: "That took too long",
+  internal: "The service made a mistake",
+  out_of_memory: "The service ran out of memory",
+  too_large: "The picture is too large",
+  too_many_pixels: "The picture is too large",
+  not_an_image: "That is not a picture the service can read",
+  not_found: "That model is not there",
+  camera: "No camera",
+  setting: "Please check a setting",
+};
+
+/** @type {Record<string, string>} */
+const ADVICE = {
+  unreachable: "Your photo and the settings are kept.",
+  unfinished: "What has arrived is kept.",
+};
+
+/**
+ * Show a failure above the results; it takes the place of the one before.
+ * @param {Failure | { code: string, message: string, retryAfter?: number, allowed?: string }} failure
+ */
+export function showProblem(failure) {
+  const { code, message, retryAfter, allowed } = failure;
+  const text = [message, ADVICE[code], retryAfter && `It expects to have room in ${retryAfter} s.`].filter(Boolean).join(" ");
+  const alert = make(
+    "div",
+    { class: "problem", role: "alert", "data-code": code },
+    make(
+      "div",
+      { class: "problem-text" },
+      make("strong", {}, TITLES[code] ?? "That did not work"),
+      text && make("p", {}, text),
+      allowed && !message.includes(allowed) && make("p", { class: "hint" }, `Allowed: ${allowed}`),
+    ),
+    make("button", { type: "button", class: "bare", "aria-label": "Dismiss", title: "Dismiss", onclick: clearProblem }, icon("close")),
+  );
+  byId("problems").replaceChildren(alert);
+}
+
+/** Take it away. */
+export function clearProblem() {
+  byId("problems").replaceChildren();
+}

@@ -1,0 +1,165 @@
+/** One wish for faces: from the request to the last picture, with what has arrived so far kept. */
+
+import * as api from "./api.js";
+import { blobOf } from "./dom.js";
+
+/**
+ * @typedef {{ index: number, seed: number | null, step: number, preview: Blob | null, file: Blob | null, url: string,
+ *   width: number, height: number }} Slot
+ * @typedef {"sending" | "queued" | "running" | "done" | "cancelled" | "failed"} Phase
+ */
+
+/** Tells of each change by the event `change`. */
+export class Run extends EventTarget {
+  /** @type {Phase} */ phase = "sending";
+  created = new Date();
+  /** @type {number | null} */ position = null;
+  step = 0;
+  total = 0;
+  /** @type {number | null} */ eta = null;
+  /** The first picture's, as reported. @type {number | null} */
+  seed = null;
+  /** The version that made them, as reported. */
+  version = "";
+  /** As used, defaults filled in. @type {Record<string, any>} */ parameters = {};
+  /** @type {api.Target | null} */ target = null;
+  /** The aligned selfie. @type {Blob | null} */ targetFile = null;
+  targetUrl = "";
+  /** @type {{ code: string, message: string }[]} */ warnings = [];
+  /** @type {{ queue_seconds: number, seconds: number, calls: number } | null} */ timing = null;
+  /** @type {api.Failure | null} */ failure = null;
+  /** @type {AbortController} */ #line = new AbortController();
+
+  /**
+   * @param {{ model: string, version: string | null, image: Blob | null, fields: api.Fields }} wish
+   */
+  constructor({ model, version, image, fields }) {
+    super();
+    this.model = model;
+    this.image = image;
+    this.#wishedVersion = version;
+    this.#fields = fields;
+    /** @type {Slot[]} */
+    this.slots = Array.from({ length: Number(fields.num_images) }, (_, index) => emptySlot(index));
+  }
+
+  /** @type {string | null} */ #wishedVersion;
+  /** @type {api.Fields} */ #fields;
+
+  get active() {
+    return this.phase === "sending" || this.phase === "queued" || this.phase === "running";
+  }
+
+  /** The finished pictures. */
+  get finished() {
+    return this.slots.filter((slot) => slot.file);
+  }
+
+  /** How much is done, 0..1. */
+  get share() {
+    if (this.phase === "done") return 1;
+    return this.total ? this.step / this.total : 0;
+  }
+
+  /**
+   * Send the wish, and take what comes until it ends in one way or another. Sent again after a failure it names the seed
+   * and the version that were reported, so that the same pictures come and fill the places that are still empty.
+   */
+  async send() {
+    this.#line = new AbortController();
+    Object.assign(this, { phase: "sending", failure: null, position: null, eta: null, step: 0, warnings: [] });
+    this.#changed();
+    const version = this.version || this.#wishedVersion;
+    const model = version ? `${this.model}/${version}` : this.model;
+    const fields = this.seed === null ? this.#fields : { ...this.#fields, seed: this.seed };
+    try {
+      for await (const event of api.generate(model, this.image, fields, this.#line)) this.#take(event);
+      this.phase = "done";
+    } catch (problem) {
+      if (!(problem instanceof api.Failure)) throw problem;
+      this.failure = problem;
+      this.phase = problem.code === "cancelled" ? "cancelled" : "failed";
+    }
+    this.#changed();
+  }
+
+  /** Hang up: the service stops working on it. */
+  cancel() {
+    this.#line.abort();
+  }
+
+  /** Give the pictures' memory back. */
+  forget() {
+    for (const slot of this.slots) URL.revokeObjectURL(slot.url);
+    URL.revokeObjectURL(this.targetUrl);
+  }
+
+  /** @param {api.ServiceEvent} event */
+  #take(event) {
+    switch (event.event) {
+      case "queued":
+        this.phase = "queued";
+        this.position = event.position;
+        break;
+      case "started":
+        this.#begin(event);
+        break;
+      case "warning":
+        this.warnings.push({ code: event.code, message: event.message });
+        break;
+      case "progress":
+        this.step = event.step;
+        this.total = event.total_steps;
+        this.eta = event.eta_seconds;
+        break;
+      case "preview": {
+        const slot = this.slots[event.index];
+        if (!slot || slot.file) break; // a candidate that may not be kept, or a picture that is here already
+        slot.preview = blobOf(event.b64_json, event.content_type);
+        slot.step = event.step;
+        break;
+      }
+      case "image":
+        this.#finish(event);
+        break;
+      case "end":
+        this.timing = event.timing;
+        break;
+    }
+    this.#changed();
+  }
+
+  /** @param {api.ServiceEvent} event */
+  #begin(event) {
+    this.phase = "running";
+    this.seed = event.seed;
+    this.version = event.version;
+    this.parameters = event.parameters;
+    this.target = event.target;
+    if (event.target?.b64_json && !this.targetFile) {
+      this.targetFile = blobOf(event.target.b64_json, "image/png");
+      this.targetUrl = URL.createObjectURL(this.targetFile);
+    }
+  }
+
+  /** @param {api.ServiceEvent} event */
+  #finish(event) {
+    const slot = this.slots[event.index];
+    if (slot.file) return; // it came before the line was cut
+    slot.file = blobOf(event.b64_json, event.content_type);
+    slot.url = URL.createObjectURL(slot.file);
+    Object.assign(slot, { seed: event.seed, width: event.width, height: event.height, preview: null });
+  }
+
+  #changed() {
+    this.dispatchEvent(new Event("change"));
+  }
+}
+
+/**
+ * @param {number} index
+ * @returns {Slot}
+ */
+function emptySlot(index) {
+  return { index, seed: null, step: 0, preview: null, file: null, url: "", width: 0, height: 0 };
+}

@@ -1,0 +1,248 @@
+/** The user's photo: chosen, dropped, pasted or taken; the faces found in it, and the frame around the one used. */
+
+import * as api from "./api.js";
+import { hasCamera, takePicture } from "./camera.js";
+import { CropFrame } from "./crop.js";
+import { blobOf, byId, make } from "./dom.js";
+import { prepare } from "./photo.js";
+import { mayAsk } from "./token.js";
+
+/** @typedef {import("./photo.js").Photo} Photo */
+
+/** Tells of a photo that came or went by the event `change`, and of what went wrong by `problem`. */
+export class Selfie extends EventTarget {
+  /** @type {Photo | null} */ #photo = null;
+  /** @type {api.Target | null} */ #target = null;
+  /** The face that was tapped. @type {number | null} */ #face = null;
+  #cropped = false;
+  #model = "";
+  #search = new AbortController();
+  #loading = 0;
+  #waiting = false;
+
+  constructor() {
+    super();
+    this.#frame = byId("frame");
+    this.#image = byId("photo-image");
+    this.#crop = new CropFrame(this.#frame, () => this.#adjusted());
+    const file = byId("file");
+    const fromCamera = byId("file-camera");
+    byId("choose").onclick = () => file.click();
+    byId("choose-other").onclick = () => file.click();
+    byId("camera-open").onclick = () => this.#useCamera(fromCamera);
+    byId("camera-open").hidden = !hasCamera;
+    byId("photo-remove").onclick = () => this.#remove();
+    byId("crop-reset").onclick = () => this.#find();
+    for (const input of [file, fromCamera]) {
+      input.onchange = () => {
+        if (input.files[0]) this.take(input.files[0]);
+        input.value = ""; // so that the same file can be chosen again
+      };
+    }
+    this.#listen();
+  }
+
+  /** @type {HTMLElement} */ #frame;
+  /** @type {HTMLImageElement} */ #image;
+  /** @type {CropFrame} */ #crop;
+
+  get present() {
+    return this.#photo !== null;
+  }
+
+  /** What of it goes into a request. @returns {{ image: Blob | null, fields: api.Fields }} */
+  get wish() {
+    if (!this.#photo) return { image: null, fields: {} };
+    if (this.#cropped) return { image: this.#photo.file, fields: { align: String(this.#crop) } };
+    return { image: this.#photo.file, fields: this.#face === null ? {} : { face: this.#face } };
+  }
+
+  /**
+   * Faces are looked for by the model that is going to be used.
+   * @param {string} model
+   */
+  useModel(model) {
+    if (model === this.#model) return;
+    this.#model = model;
+    if (this.#photo && !this.#cropped) this.#find();
+  }
+
+  /** The service answers again: look for what could not be looked for. */
+  serviceIsBack() {
+    if (this.#photo && this.#waiting) this.#find();
+  }
+
+  /** @param {Blob} file */
+  async take(file) {
+    const turn = ++this.#loading;
+    const photo = await prepare(file);
+    if (turn === this.#loading) this.#show(photo);
+  }
+
+  /** @param {Photo} photo */
+  #show(photo) {
+    this.#forget();
+    this.#photo = photo;
+    this.#image.hidden = !photo.shown;
+    if (photo.shown) {
+      this.#image.src = photo.url;
+      this.#proportions(photo.width, photo.height);
+    }
+    byId("drop").hidden = true;
+    byId("photo").hidden = false;
+    this.dispatchEvent(new Event("change"));
+    mayAsk();
+    this.#find();
+  }
+
+  #remove() {
+    this.#loading++;
+    this.#forget();
+    byId("drop").hidden = false;
+    byId("photo").hidden = true;
+    this.dispatchEvent(new Event("change"));
+    byId("choose").focus();
+  }
+
+  #forget() {
+    this.#search.abort();
+    if (this.#image.src) URL.revokeObjectURL(this.#image.src);
+    this.#image.removeAttribute("src");
+    this.#photo = this.#target = this.#face = null;
+    this.#cropped = false;
+    this.#overlay();
+  }
+
+  /** Ask the service for the faces, and the frame it would use. */
+  async #find() {
+    const photo = this.#photo;
+    if (!photo) return;
+    this.#cropped = false;
+    this.#waiting = !this.#model;
+    if (this.#waiting) return this.#note("Faces will be looked for once the service answers.");
+    this.#search.abort();
+    const search = (this.#search = new AbortController());
+    this.#note("Looking for faces…");
+    try {
+      const fields = this.#face === null ? {} : { face: this.#face };
+      const { target, warnings } = await api.detect(this.#model, photo.file, fields, search.signal);
+      this.#target = target;
+      if (!photo.shown && target.b64_json) this.#showTarget(target.b64_json);
+      this.#overlay();
+      this.#note(found(target, photo.shown), warnings);
+    } catch (problem) {
+      const failure = /** @type {api.Failure} */ (problem);
+      if (search.signal.aborted) return;
+      this.#waiting = failure.isConnection || failure.status >= 500 || failure.status === 401;
+      this.#note(this.#waiting ? "Faces will be looked for once the service answers." : "");
+      if (!this.#waiting) this.dispatchEvent(new CustomEvent("problem", { detail: failure }));
+    }
+  }
+
+  /** The browser cannot show the photo: show what the model sees of it. @param {string} base64 */
+  #showTarget(base64) {
+    this.#image.src = URL.createObjectURL(blobOf(base64, "image/png"));
+    this.#image.hidden = false;
+    this.#proportions(1, 1);
+  }
+
+  #overlay() {
+    for (const old of this.#frame.querySelectorAll(".face")) old.remove();
+    const { width, height, shown } = this.#photo ?? { width: 1, height: 1, shown: false };
+    byId("crop-reset").hidden = !this.#cropped;
+    if (!this.#target || !shown) return this.#crop.hide();
+    this.#crop.show(this.#target.box, width, height);
+    this.#target.faces.forEach((face, index) => {
+      if (index === this.#target?.face) return;
+      const button = make("button", {
+        type: "button",
+        class: "face",
+        title: "Use this face",
+        "aria-label": `Use face ${index + 1} of ${this.#target?.faces.length}`,
+        onclick: () => {
+          this.#face = index;
+          this.#find();
+        },
+      });
+      const [left, top, right, bottom] = face.box;
+      button.style.left = `${(100 * left) / width}%`;
+      button.style.top = `${(100 * top) / height}%`;
+      button.style.width = `${(100 * (right - left)) / width}%`;
+      button.style.height = `${(100 * (bottom - top)) / height}%`;
+      this.#frame.append(button);
+    });
+  }
+
+  #adjusted() {
+    if (this.#cropped) return;
+    this.#cropped = true;
+    byId("crop-reset").hidden = false;
+    this.#note("Your own frame is used.");
+  }
+
+  /**
+   * @param {string} text
+   * @param {{ message: string }[]} [warnings]
+   */
+  #note(text, warnings = []) {
+    byId("photo-note").textContent = [text, ...warnings.map((warning) => warning.message)].join(" ").trim();
+  }
+
+  /**
+   * @param {number} width
+   * @param {number} height
+   */
+  #proportions(width, height) {
+    this.#frame.style.aspectRatio = `${width} / ${height}`;
+    this.#frame.style.setProperty("--ratio", String(width / height));
+  }
+
+  /** @param {HTMLInputElement} app */
+  async #useCamera(app) {
+    try {
+      const photo = await takePicture();
+      if (photo === "app") app.click();
+      else if (photo) this.#show(photo);
+    } catch (problem) {
+      const message = /** @type {Error} */ (problem).message;
+      this.dispatchEvent(new CustomEvent("problem", { detail: new api.Failure("camera", message) }));
+    }
+  }
+
+  /** Drop and paste anywhere. */
+  #listen() {
+    const curtain = byId("curtain");
+    const holdsFile = (/** @type {DataTransfer | null} */ data) => Boolean(data && [...data.types].includes("Files"));
+    addEventListener("dragover", (event) => {
+      if (!holdsFile(event.dataTransfer)) return;
+      event.preventDefault();
+      curtain.hidden = false;
+    });
+    addEventListener("dragleave", (event) => {
+      if (!event.relatedTarget) curtain.hidden = true;
+    });
+    addEventListener("drop", (event) => {
+      curtain.hidden = true;
+      if (!holdsFile(event.dataTransfer)) return;
+      event.preventDefault();
+      const file = event.dataTransfer?.files[0];
+      if (file) this.take(file);
+    });
+    addEventListener("paste", (event) => {
+      const file = [...(event.clipboardData?.files ?? [])].find((each) => each.type.startsWith("image/"));
+      if (file) this.take(file);
+    });
+  }
+}
+
+/**
+ * @param {api.Target} target
+ * @param {boolean} shown
+ */
+function found(target, shown) {
+  if (!shown) return "This browser cannot show the photo itself. This is what the model will see.";
+  if (target.faces.length === 0) return "No face found, so the middle is used. Move the frame if it is elsewhere.";
+  return target.faces.length === 1
+    ? "Found the face. Drag the frame to adjust it."
+    : `${target.faces.length} faces found. Tap the one to use.`;
+}

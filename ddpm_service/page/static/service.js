@@ -1,0 +1,75 @@
+/** What the service says of itself: whether it is ready, and its models. Looked at again and again while seen. */
+
+import * as api from "./api.js";
+
+/**
+ * @typedef {{ version: string, image_size: number, modes: string[], defaults: Record<string, any>, ready: boolean,
+ *   reason?: string | null }} Version
+ * @typedef {{ id: string, default_version: string, versions: Version[] }} Model
+ * @typedef {"unknown" | "ready" | "waiting" | "refused" | "unreachable"} State
+ */
+
+const CALM = 10_000; // ms between looks while all is well
+const WORRIED = 2_500;
+const MODELS = 30_000;
+
+/** Tells of itself by the events `state` and `models`. */
+export class Service extends EventTarget {
+  /** @type {State} */ state = "unknown";
+  /** Why it is not ready, in the service's words. */
+  reason = "";
+  /** @type {Model[]} */ models = [];
+  #timer = 0;
+  #modelsAt = -Infinity;
+  #looking = false;
+
+  /** Begin to look. */
+  watch() {
+    document.addEventListener("visibilitychange", () => this.look());
+    addEventListener("online", () => this.look());
+    addEventListener("offline", () => this.#set("unreachable", ""));
+    this.look();
+  }
+
+  /** Look now. Nothing is asked while the page is hidden. */
+  async look() {
+    clearTimeout(this.#timer);
+    if (document.hidden || this.#looking) return;
+    this.#looking = true;
+    try {
+      const { ready, said } = await api.readiness();
+      if (performance.now() - this.#modelsAt > MODELS || (ready && this.state !== "ready")) await this.#readModels();
+      this.#set(ready ? "ready" : "waiting", ready ? "" : why(said));
+    } catch (problem) {
+      const failure = /** @type {api.Failure} */ (problem);
+      this.#set(failure.isConnection ? "unreachable" : "refused", failure.message);
+    } finally {
+      this.#looking = false;
+      this.#timer = setTimeout(() => this.look(), this.state === "ready" ? CALM : WORRIED);
+    }
+  }
+
+  async #readModels() {
+    const { data } = await api.read("v1/models");
+    this.#modelsAt = performance.now();
+    if (JSON.stringify(data) === JSON.stringify(this.models)) return;
+    this.models = data;
+    this.dispatchEvent(new Event("models"));
+  }
+
+  /**
+   * @param {State} state
+   * @param {string} reason
+   */
+  #set(state, reason) {
+    if (state === this.state && reason === this.reason) return;
+    this.state = state;
+    this.reason = reason;
+    this.dispatchEvent(new Event("state"));
+  }
+}
+
+/** @param {any} said */
+function why(said) {
+  return said?.error?.message ?? said?.reason ?? said?.message ?? "";
+}

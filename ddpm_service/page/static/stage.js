@@ -1,0 +1,142 @@
+/** One run as it is seen: what it is, how far it is, the photo's own face and the faces made. */
+
+import { announce, counted, duration, icon, make } from "./dom.js";
+import { saveAll } from "./download.js";
+import { paint, Tile } from "./tile.js";
+
+/** @typedef {import("./run.js").Run} Run */
+
+/** @type {Record<string, string>} */
+const MODES = { celebrity: "Celebrity", likeness: "Likeness", faithful: "Faithful", pixel: "Pixel loss", none: "No photo", auto: "Automatic" };
+/** @type {Record<string, string>} */
+const SAMPLERS = { dpmpp_2m: "DPM-Solver++", ddim: "DDIM", ddpm: "DDPM" };
+
+/** Shows one run at a time. */
+export class Stage {
+  /** @type {Run | null} */ run = null;
+  /** @type {Tile[]} */ #tiles = [];
+  /** @type {any} */ #parts = {};
+  #said = "";
+  #update = () => this.#refresh();
+
+  /**
+   * @param {HTMLElement} element
+   * @param {{ open: (run: Run, index: number) => void, useSeed: (seed: number) => void, resume: (run: Run) => void }} actions
+   */
+  constructor(element, actions) {
+    this.element = element;
+    this.actions = actions;
+  }
+
+  /** @param {Run} run */
+  show(run) {
+    this.run?.removeEventListener("change", this.#update);
+    this.run = run;
+    this.#build(run);
+    run.addEventListener("change", this.#update);
+    this.#refresh();
+  }
+
+  /** @param {Run} run */
+  #build(run) {
+    const parts = (this.#parts = {
+      title: make("h2", { tabIndex: -1 }),
+      meta: make("p", { class: "meta" }),
+      all: make("button", { type: "button", hidden: true, onclick: () => saveAll(run) }, icon("down"), "Download all"),
+      resume: make("button", { type: "button", hidden: true, onclick: () => this.actions.resume(run) }),
+      words: make("p", { class: "progress-words" }),
+      bar: make("div", { class: "bar", role: "progressbar", "aria-label": "Progress", "aria-valuemin": 0, "aria-valuemax": 100 }, make("span")),
+      notes: make("ul", { class: "notes" }),
+      target: make("li", { class: "tile you", hidden: true }, make("div", { class: "picture" }, make("canvas", { role: "img", "aria-label": "You, as the model sees you" })), make("div", { class: "caption" }, "You")),
+      size: make("p", { class: "hint size" }),
+    });
+    this.#said = "";
+    const actions = { open: (/** @type {number} */ index) => this.actions.open(run, index), useSeed: this.actions.useSeed };
+    this.#tiles = run.slots.map((slot) => new Tile(slot.index, actions));
+    this.element.replaceChildren(
+      make("header", { class: "stage-head" }, make("div", {}, parts.title, parts.meta), make("div", { class: "stage-actions" }, parts.resume, parts.all)),
+      make("div", { class: "progress" }, parts.bar, parts.words),
+      parts.notes,
+      make("ul", { class: "faces", "data-count": run.slots.length }, parts.target, ...this.#tiles.map((tile) => tile.element)),
+      make("p", { class: "under" }, make("span", { class: "ai" }, "AI-generated"), parts.size),
+    );
+  }
+
+  #refresh() {
+    const run = /** @type {Run} */ (this.run);
+    const { title, meta, all, resume, words, bar, notes, target, size } = this.#parts;
+    const done = run.finished.length;
+    this.element.dataset.phase = run.phase;
+    this.element.dataset.came = String(done > 0);
+    title.textContent = heading(run);
+    meta.textContent = summary(run);
+    all.hidden = done === 0 || run.active;
+    resume.textContent = done ? "Continue" : "Try again";
+    resume.hidden = !(run.phase === "cancelled" || run.phase === "failed") || done === run.slots.length;
+    words.textContent = progress(run);
+    const percent = Math.round(100 * run.share);
+    bar.setAttribute("aria-valuenow", percent);
+    bar.setAttribute("aria-valuetext", words.textContent);
+    bar.firstChild.style.transform = `scaleX(${run.share})`;
+    if (notes.childElementCount !== run.warnings.length) notes.replaceChildren(...run.warnings.map((warning) => make("li", {}, warning.message)));
+    if (run.targetFile && target.hidden) {
+      target.hidden = false;
+      paint(target.querySelector("canvas"), run.targetFile);
+    }
+    for (const tile of this.#tiles) tile.update(run.slots[tile.index]);
+    const first = run.finished[0];
+    size.textContent = first ? `${first.width} × ${first.height} pixels${first.width < 256 ? ", smoothly enlarged here" : ""}` : "";
+    this.#say(run, percent);
+  }
+
+  /**
+   * Tell a screen reader now and then, not at every step.
+   * @param {Run} run
+   * @param {number} percent
+   */
+  #say(run, percent) {
+    const quarter = Math.floor(percent / 25) * 25;
+    const text = run.phase === "running" && quarter ? `${quarter} percent` : run.phase === "running" ? "Started" : progress(run);
+    if (text !== this.#said) announce((this.#said = text));
+  }
+}
+
+/** @param {Run} run */
+function heading(run) {
+  const guided = run.image !== null;
+  if (run.phase === "done") return guided ? "Your look-alikes" : "Out of nowhere";
+  if (run.phase === "cancelled") return "Cancelled";
+  if (run.phase === "failed") return run.finished.length ? "Interrupted" : "Nothing came of it";
+  return guided ? "Looking for you among the stars" : "Imagining";
+}
+
+/**
+ * How a run was made, in one line.
+ * @param {Run} run
+ */
+export function summary(run) {
+  const { mode, resemblance, num_inference_steps: steps, sampler } = run.parameters;
+  const named = MODES[mode] ?? mode;
+  const parts = [
+    run.version ? `${run.model} ${run.version}` : run.model,
+    named && resemblance !== undefined && resemblance !== null ? `${named} ${Math.round(100 * resemblance)} %` : named,
+    steps && `${steps} steps`,
+    SAMPLERS[sampler] ?? sampler,
+    run.seed !== null && `seed ${run.seed}`,
+  ];
+  return parts.filter(Boolean).join(" · ");
+}
+
+/** @param {Run} run */
+function progress(run) {
+  const { phase, slots, finished } = run;
+  if (phase === "sending") return "Sending…";
+  if (phase === "queued") return run.position && run.position > 1 ? `Waiting: ${run.position - 1} before you` : "Waiting: you are next";
+  if (phase === "running") {
+    const left = run.eta === null || run.eta === undefined ? "" : ` · ${duration(run.eta)} left`;
+    return run.total ? `Step ${run.step} of ${run.total}${left}` : "Starting…";
+  }
+  if (phase === "done") return `${counted(finished.length)} in ${run.timing ? duration(run.timing.seconds) : "no time"}`;
+  if (phase === "cancelled") return finished.length ? `Stopped after ${counted(finished.length)}` : "Stopped; nothing was kept on the service";
+  return `${finished.length} of ${counted(slots.length)} arrived`;
+}
