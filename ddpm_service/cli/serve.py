@@ -11,14 +11,25 @@ from ddpm_service.cli.failure import told_in_a_line
 
 
 def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on; off loopback it wants tokens.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="HTTP: the page and the API.", min=0, max=65535)] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="gRPC.", min=0, max=65535)] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="Prometheus metrics.", min=0, max=65535)] = 8002,
     models: Annotated[Path, typer.Option(help="What to serve; applied again when it changes.")] = Path("models.yaml"),
+    tokens: Annotated[Path | None, typer.Option(help="A file of API tokens, one a line.", dir_okay=False)] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Let everybody in, also off loopback.")] = False,
     config: Annotated[Path, typer.Option(help="TorchServe's settings.")] = Path("config.properties"),
 ) -> None:
-    """Start TorchServe with the models of models.yaml, watch it, and stop all of it on Ctrl-C or SIGTERM.
+    """Start TorchServe with the models of models.yaml and the front door, until Ctrl-C or SIGTERM.
 
-    Example: ddpm serve --models models.yaml
+    Limits are set by environment variables: DDPM_MAX_BYTES, DDPM_RATE_PER_MINUTE, DDPM_CORS_ORIGINS and others.
+
+    Example: ddpm serve --port 8000
     """
-    from ddpm_service.torchserve.supervise import Supervisor
+    from ddpm_service.gateway import lifecycle, logs
+    from ddpm_service.gateway.settings import Settings
 
     with told_in_a_line("ddpm serve"):
-        raise typer.Exit(Supervisor(config, models).run())
+        logs.configure()
+        options = lifecycle.Options(host, port, grpc_port, metrics_port, models, config, tokens, insecure)
+        lifecycle.serve(options, Settings.read())

@@ -134,7 +134,8 @@ class TorchServeBackend:
                 given=version,
                 allowed=", ".join(sorted(model.versions)),
             )
-        if found.state is State.READY:
+        # What leaves still answers those who were let in before.
+        if found.state in {State.READY, State.LEAVING}:
             return wanted
         why = f": {found.reason}" if found.reason else ""
         return _error("unavailable", f"{name} {wanted} is {found.state}{why}.")

@@ -13,6 +13,7 @@ from ddpm_service.gateway.backend import Backend
 from ddpm_service.gateway.limits import Limits
 from ddpm_service.gateway.logs import log
 from ddpm_service.gateway.metrics import Metrics
+from ddpm_service.torchserve.board import State
 
 _DRAIN_RETRY_SECONDS = 10
 
@@ -86,6 +87,8 @@ class Gate:
         # Settled here, so that the place that is held is the one of the version that is asked.
         version = version or known.default
         try:
+            if version in known.versions and known.versions[version].state is State.LEAVING:
+                raise ApiError(Error(code="unavailable", message=f"{model} {version} is being removed.", retry_after=5))
             with self.limits.place(model, version):
                 async with aclosing(self.backend.generate(model, version, request, request_id)) as events:
                     async for event in events:

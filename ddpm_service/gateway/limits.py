@@ -62,6 +62,10 @@ class Limits:
         with _counted(self._by_version, (name, version)):
             yield
 
+    def open(self, name: str, version: str) -> int:
+        """Places of a model version that are taken; may be asked from any thread."""
+        return self._by_version[name, version]
+
     @contextmanager
     def upload(self, announced: int | None) -> Iterator[Upload]:
         """Hold memory for a body of so many bytes, the longest allowed where it is not said beforehand.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import ExitStack
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 
-from starlette.datastructures import QueryParams, UploadFile
+from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -20,6 +21,7 @@ from ddpm_service.gateway.settings import Settings
 
 JSON = "application/json"
 FORM = "multipart/form-data"
+URLENCODED = "application/x-www-form-urlencoded"
 TAKEN = f"image/*, application/octet-stream, {FORM}, {JSON}"
 # Decoding a longer body takes so long that it must not stop everybody else.
 _LONG_BODY = 2**20
@@ -53,23 +55,21 @@ async def read_body(request: Request, limits: Limits, settings: Settings, held: 
 
 
 async def read_request(request: Request, body: bytes) -> GenerateRequest:
-    """What the body asks for, by its content type.
+    """What the body asks for. Whatever is neither JSON nor a form is a picture: its own bytes tell its type.
 
     Raises:
         InvalidRequest: whatever is wrong with it.
     """
     media = media_type(request)
-    if media in {"", "application/octet-stream"} or media.startswith("image/"):
-        return await aside(body, lambda: parse_raw(body, single(request.query_params)))
-    if media not in {JSON, FORM}:
-        raise unsupported(media)
+    if media not in {JSON, FORM, URLENCODED}:
+        return await aside(body, lambda: parse_raw(body, single(request.query_params.multi_items())))
     if request.query_params:
         names = ", ".join(request.query_params)
         message = "Query parameters go with a picture as the body only."
         raise InvalidRequest("conflict", message, field="query", given=names, allowed="fields in the body")
     if media == JSON:
         return await aside(body, lambda: parse_json(read_json(body)))
-    return parse_form(await read_form(request, body))
+    return parse_form(await read_form(request, body) if media == FORM else _read_urlencoded(body))
 
 
 def read_json(body: bytes) -> Any:
@@ -86,31 +86,28 @@ async def read_form(request: Request, body: bytes) -> dict[str, str | bytes]:
     Raises:
         InvalidRequest: a field is given twice.
     """
-    fields: dict[str, str | bytes] = {}
     try:
         form = await _InMemory(request.headers, _once(body), max_files=_MOST_FIELDS, max_fields=_MOST_FIELDS).parse()
     except (MultiPartException, KeyError):
         return {}
     try:
-        for name, value in form.multi_items():
-            if name in fields:
-                raise _twice(name)
-            fields[name] = await value.read() if isinstance(value, UploadFile) else value
+        fields = single(form.multi_items())
+        return {name: await each.read() if isinstance(each, UploadFile) else each for name, each in fields.items()}
     finally:
         await form.close()
-    return fields
 
 
-def single(query: QueryParams) -> Mapping[str, str]:
-    """The query's parameters.
+def single(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
+    """Names and values, each name once.
 
     Raises:
         InvalidRequest: one is given twice.
     """
-    given: dict[str, str] = {}
-    for name, value in query.multi_items():
+    given: dict[str, T] = {}
+    for name, value in pairs:
         if name in given:
-            raise _twice(name)
+            message = "A field is given twice."
+            raise InvalidRequest("conflict", message, field=shown_name(name), allowed="each field once")
         given[name] = value
     return given
 
@@ -125,13 +122,22 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def unsupported(media: str) -> InvalidRequest:
-    """The refusal of a content type; the usual slip with curl is named."""
-    hint = ""
-    if media == "application/x-www-form-urlencoded":
-        hint = " With curl, send -F image=@FILE, or --data-binary @FILE -H 'Content-Type: image/jpeg'."
+def unsupported(media: str, hint: str = "") -> InvalidRequest:
+    """The refusal of a content type."""
     message = f"This content type is not taken.{hint}"
     return InvalidRequest("unsupported_media_type", message, field="Content-Type", given=media, allowed=TAKEN)
+
+
+def _read_urlencoded(body: bytes) -> dict[str, str]:
+    """The fields of a form without files; a picture sent as one, the usual slip with curl, is told how to mend it."""
+    if not body.isascii():
+        hint = " With curl, send -F image=@FILE, or --data-binary @FILE -H 'Content-Type: image/jpeg'."
+        raise unsupported(URLENCODED, hint)
+    try:
+        pairs = parse_qsl(body.decode("ascii"), strict_parsing=True, max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        return {}
+    return single(pairs)
 
 
 class _InMemory(MultiPartParser):
@@ -145,7 +151,3 @@ class _InMemory(MultiPartParser):
 
 async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
     yield body
-
-
-def _twice(name: str) -> InvalidRequest:
-    return InvalidRequest("conflict", "A field is given twice.", field=shown_name(name), allowed="each field once")

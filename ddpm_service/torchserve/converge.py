@@ -11,6 +11,7 @@ import requests
 
 from ddpm_service.archive import ArchiveError, read_manifest
 from ddpm_service.errors import ServiceError
+from ddpm_service.torchserve.board import Board, State, VersionState
 from ddpm_service.torchserve.desired import Desired, DesiredModel, DesiredVersion
 from ddpm_service.torchserve.management import Management, ManagementError, ServedVersion
 
@@ -39,6 +40,8 @@ class Converger:
         model_store: the folder of its archives.
         reason: tells why the worker of (name, version) failed, when TorchServe does not.
         say: told every step as it is taken.
+        board: where the state of every version is kept.
+        drain: waits until no request runs on (name, version), whose streams are about to be cut.
     """
 
     def __init__(
@@ -49,12 +52,16 @@ class Converger:
         *,
         reason: Callable[[str, str], str] | None = None,
         say: Callable[[str], None] = lambda _: None,
+        board: Board | None = None,
+        drain: Callable[[str, str], None] = lambda _name, _version: None,
     ) -> None:
         self._management = management
         self._inference_url = inference_url
         self._model_store = model_store
         self._reason = reason
         self._say = say
+        self._board = board or Board()
+        self._drain = drain
 
     def apply(self, desired: Desired) -> Report:
         """Converge to ``desired``.
@@ -74,19 +81,37 @@ class Converger:
         # The default first: TorchServe lets the first that it gets answer for the model.
         ordered = sorted(model.versions.items(), key=lambda item: item[0] != model.default)
         for version, wish in ordered:
+            self._show(name, version, wish)
+        for version, wish in ordered:
             try:
                 self._ensure(name, version, wish, report)
             except ServiceError as error:
                 if isinstance(error, ManagementError) and error.status is None:
                     raise
                 report.failed[name, version] = str(error)
+                self._board.move(name, version, State.FAILED, str(error))
+            else:
+                self._board.move(name, version, State.READY if wish.workers else State.UNLOADED)
         if (name, model.default) in report.failed:
             return
         if self._management.default(name) != model.default:
             self._management.set_default(name, model.default)
             self._note(report, f"{name}: {model.default} is the default now")
+        self._board.answer(name, model.default)
         unwanted = [served for served in self._management.describe(name) if served.version not in model.versions]
         self._remove(name, unwanted, report)
+
+    def _show(self, name: str, version: str, wish: DesiredVersion) -> None:
+        """Put a version that is not known yet on the board, with what its archive tells."""
+        model = self._board.models().get(name)
+        shown = model.versions.get(version) if model else None
+        if shown is not None and shown.archive == wish.archive:
+            return
+        try:
+            manifest = read_manifest(self._model_store / wish.archive)
+        except ArchiveError:
+            manifest = {}  # told when it is registered
+        self._board.put(name, version, VersionState(wish.archive, State.LOADING, manifest=manifest))
 
     def _ensure(self, name: str, version: str, wish: DesiredVersion, report: Report) -> None:
         """Have the version registered with its archive and its workers; a new worker must make an image."""
@@ -101,6 +126,8 @@ class Converger:
         elif served.ready == bool(wish.workers):
             return
         if wish.workers == 0:
+            self._board.move(name, version, State.LEAVING)
+            self._drain(name, version)
             self._management.scale(name, version, 0)
             self._note(report, f"{name} {version}: unloaded")
             return
@@ -159,7 +186,10 @@ class Converger:
             self._unregister(served, report)
 
     def _unregister(self, served: ServedVersion, report: Report) -> None:
+        self._board.move(served.name, served.version, State.LEAVING)
+        self._drain(served.name, served.version)
         self._management.unregister(served.name, served.version)
+        self._board.remove(served.name, served.version)
         self._note(report, f"{served.name} {served.version}: removed")
 
     def _served(self, name: str, version: str) -> ServedVersion | None:

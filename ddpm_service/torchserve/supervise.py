@@ -1,20 +1,19 @@
-"""What `ddpm serve` runs: TorchServe at the state of models.yaml, watched until it is told to stop."""
+"""What `ddpm serve` keeps alive: TorchServe at the state of models.yaml, until it is told to stop."""
 
 from __future__ import annotations
 
-import signal
-import sys
+import logging
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
-from typing import Never
 
 import psutil
 
 from ddpm_service.errors import ServiceError
 from ddpm_service.torchserve import desired
-from ddpm_service.torchserve.converge import Converger
+from ddpm_service.torchserve.board import Board, State
+from ddpm_service.torchserve.converge import Converger, probe
 from ddpm_service.torchserve.management import Management, ManagementError, ServedVersion
 from ddpm_service.torchserve.server import TorchServe
 
@@ -23,9 +22,7 @@ _LONGEST_PAUSE = 30.0
 # Restarts in a row without getting ready, after which the process ends and leaves it to who started it.
 _RESTARTS = 5
 
-
-class _Stop(BaseException):
-    """SIGTERM or SIGINT: leave whatever is going on."""
+log = logging.getLogger("ddpm")
 
 
 class Supervisor:
@@ -35,45 +32,63 @@ class Supervisor:
         config: the ``config.properties``.
         models: the ``models.yaml``.
         settings: lines that replace those of ``config``.
+        board: where the state of every version is kept.
+        drain: waits until no request runs on (name, version), whose streams are about to be cut.
     """
 
-    def __init__(self, config: Path, models: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        config: Path,
+        models: Path,
+        settings: Mapping[str, str] | None = None,
+        *,
+        board: Board,
+        drain: Callable[[str, str], None],
+    ) -> None:
         self._models = models
         # models.yaml decides what is loaded.
-        self._server = TorchServe(config, {**(settings or {}), "load_models": "none"})
-        self._management = Management(self._server.management_url)
+        self.server = TorchServe(config, {**(settings or {}), "load_models": "none"})
+        self._management = Management(self.server.management_url)
+        self._board = board
         self._converger = Converger(
-            self._management, self._server.inference_url, self._server.model_store, reason=self._server.reason, say=say
+            self._management,
+            self.server.inference_url,
+            self.server.model_store,
+            reason=self.server.reason,
+            say=log.info,
+            board=board,
+            drain=drain,
         )
         self._seen = ""
         self._wanted = desired.Desired()
         self._unready_since: dict[tuple[str, str], float] = {}
         self._given_up: set[tuple[str, str]] = set()
+        self._stop = threading.Event()
 
-    def run(self) -> int:
-        """Serve until SIGTERM or SIGINT, and return 0. Every process is gone when this returns or raises.
+    def run(self) -> None:
+        """Serve until `stop` is called. Every process is gone when this returns or raises.
 
         Raises:
             ServiceError: TorchServe or a default version cannot be started, or has failed for good.
         """
-        previous = {number: signal.signal(number, _raise_stop) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            self._start()
-            while True:
-                time.sleep(_WATCH_SECONDS)
+            self._wanted, self._seen = desired.load(self._models), self._models.read_text()
+            self.server.start()
+            self._apply(starting=True)
+            while not self._stop.wait(_WATCH_SECONDS):
                 self._watch()
-        except _Stop:
-            say("stopping")
-            return 0
+        except ServiceError:
+            # What is stopped under its hands fails in many ways.
+            if not self._stop.is_set():
+                raise
         finally:
-            self._server.stop()
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+            self._lose("the service stops")
+            self.server.stop()
 
-    def _start(self) -> None:
-        self._wanted, self._seen = desired.load(self._models), self._models.read_text()
-        self._server.start()
-        self._apply(starting=True)
+    def stop(self) -> None:
+        """Have `run` return soon, from another thread; running streams are cut."""
+        self._stop.set()
+        self.server.stop()
 
     def _apply(self, *, starting: bool) -> None:
         report = self._converger.apply(self._wanted)
@@ -82,13 +97,15 @@ class Supervisor:
             name, version = next(iter(defaults))
             raise ServiceError(f"nothing can be served: {name} {version}: {report.failed[name, version]}")
         for (name, version), why in report.failed.items():
-            say(f"{name} {version} failed: {why}")
+            log.error("%s %s failed: %s", name, version, why)
         self._given_up = set(report.failed)
+        self._board.started()
         if not defaults & report.failed.keys():
-            say(f"ready: {', '.join(sorted(self._wanted.models)) or 'no models'} at {self._server.inference_url}")
+            models = ", ".join(sorted(self._wanted.models)) or "no models"
+            log.info("ready: %s at %s", models, self.server.inference_url)
 
     def _watch(self) -> None:
-        if not self._server.running():
+        if not self.server.running():
             self._restart()
             return
         try:
@@ -97,22 +114,34 @@ class Supervisor:
         except ManagementError as error:
             # It died between two looks, which the next one sees; a refusal is told.
             if error.status is not None:
-                say(str(error))
+                log.error("%s", error)
 
     def _restart(self) -> None:
+        self._lose("TorchServe has ended and is started again")
         for attempt in range(_RESTARTS):
             pause = min(2.0**attempt, _LONGEST_PAUSE)
-            say(f"TorchServe has ended; starting it again in {pause:.0f} s")
-            self._server.stop()
-            time.sleep(pause)
+            log.error("TorchServe has ended; starting it again in %.0f s", pause)
+            self.server.stop()
+            if self._stop.wait(pause):
+                return
             try:
-                self._server.start()
+                self.server.start()
                 self._apply(starting=True)
             except ServiceError as error:
-                say(str(error))
+                log.error("%s", error)
             else:
                 return
         raise ServiceError(f"TorchServe could not be brought back in {_RESTARTS} attempts")
+
+    def _lose(self, why: str) -> None:
+        """Nothing is served now; what is not wanted will not come back."""
+        for name, model in self._board.models().items():
+            wanted = self._wanted.models.get(name)
+            for version in model.versions:
+                if wanted is None or version not in wanted.versions:
+                    self._board.remove(name, version)
+                else:
+                    self._board.move(name, version, State.LOADING, why)
 
     def _reread(self) -> None:
         """Apply models.yaml when it has changed; a wrong one changes nothing."""
@@ -124,9 +153,9 @@ class Supervisor:
             self._wanted = desired.load(self._models)
         except (OSError, ServiceError) as error:
             if not isinstance(error, OSError):
-                say(f"{error}; nothing is changed")
+                log.error("%s; nothing is changed", error)
             return
-        say(f"{self._models} has changed")
+        log.info("%s has changed", self._models)
         self._apply(starting=False)
 
     def _watch_workers(self) -> None:
@@ -142,29 +171,31 @@ class Supervisor:
         label = f"{served.name} {served.version}"
         now = time.monotonic()
         if served.ready:
-            if self._unready_since.pop(key, None) is not None:
-                say(f"{label}: its worker is back")
+            if key in self._unready_since:
+                self._returned(key, label)
             return
         if key not in self._unready_since:
-            say(f"{label}: its worker has died; TorchServe starts it again")
+            log.error("%s: its worker has died; TorchServe starts it again", label)
+            self._board.move(*key, State.LOADING, "its worker has died and is started again")
         since = self._unready_since.setdefault(key, now)
         # Its attempts to load last longer than its patience; after the last one no process is left.
         alive = any(psutil.pid_exists(worker.pid) for worker in served.workers if worker.pid > 0)
         if alive or now - since < 2 * served.retry_seconds:
             return
+        why = f"its worker has failed for good: {self.server.reason(*key)}"
+        self._board.move(*key, State.FAILED, why)
         if is_default:
-            raise ServiceError(f"{label}: its worker has failed for good: {self._server.reason(*key)}")
+            raise ServiceError(f"{label}: {why}")
         self._given_up.add(key)
-        say(f"{label}: its worker has failed for good: {self._server.reason(*key)}")
+        log.error("%s: %s", label, why)
 
-
-def say(line: str) -> None:
-    """Tell the operator, on standard error."""
-    print(f"ddpm serve: {line}", file=sys.stderr, flush=True)
-
-
-def _raise_stop(_number: int, _frame: FrameType | None) -> Never:
-    # Once is enough: stopping must not be interrupted.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    raise _Stop
+    def _returned(self, key: tuple[str, str], label: str) -> None:
+        """A worker is back; its version is ready again when it has made an image."""
+        try:
+            probe(self.server.inference_url, *key)
+        except ServiceError as error:
+            log.error("%s: its worker is back, but %s", label, error)
+            return
+        del self._unready_since[key]
+        self._board.move(*key, State.READY)
+        log.info("%s: its worker is back", label)

@@ -20,6 +20,7 @@ from ddpm_service.torchserve.server import Ports, TorchServe, TorchServeError, r
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.torchserve
+_FREE_PORTS = ("--port", "0", "--grpc-port", "0", "--metrics-port", "0")
 
 
 class Service:
@@ -33,7 +34,7 @@ class Service:
         self._news = threading.Condition()
         program = "import sys, typer; from ddpm_service.cli.serve import serve; typer.run(serve)"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", program, "--config", str(config), "--models", str(models)],
+            [sys.executable, "-c", program, "--config", str(config), "--models", str(models), *_FREE_PORTS],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import email
 import io
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -123,7 +124,11 @@ class Upstream:
         if request.content_type == "application/json":
             return parse_json(await request.json())
         if request.content_type == "multipart/form-data":
-            return parse_form({key: await _content(value) for key, value in (await request.post()).items()})
+            # Not by aiohttp, which would write a temporary file.
+            head = b"Content-Type: " + request.headers["Content-Type"].encode() + b"\r\n\r\n"
+            parts: Any = email.message_from_bytes(head + await request.read()).get_payload()
+            names = [part.get_param("name", header="content-disposition") for part in parts]
+            return parse_form(dict(zip(names, [part.get_payload(decode=True) for part in parts], strict=True)))
         assert request.content_type == "application/octet-stream"
         return parse_raw(await request.read())
 
@@ -185,10 +190,6 @@ class Upstream:
         yield QueuedEvent(id=name, position=1)
         while True:
             yield PreviewEvent(step=1, index=0, content_type="image/jpeg", b64_json="A" * 100_000)
-
-
-async def _content(value: Any) -> bytes | str:
-    return value.file.read() if isinstance(value, web.FileField) else value
 
 
 TARGET = Target(faces=[FoundFace(box=(1, 2, 3, 4), score=1)], face=0, box=(0, 0, 5, 5))

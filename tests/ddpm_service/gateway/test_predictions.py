@@ -15,6 +15,7 @@ from ddpm_api import parse_event
 
 pytestmark = pytest.mark.anyio
 
+URLENCODED = {"Content-Type": "application/x-www-form-urlencoded"}
 SELFIE = b"\xff\xd8\xff\xe0 a selfie, as far as the front door knows"
 
 
@@ -52,6 +53,20 @@ async def test_the_picture_itself_is_answered_by_a_picture_and_goes_on_as_it_cam
     assert picture.size == (24, 16)  # five faces of 8 × 8
     assert house.upstream.requests[0].image == SELFIE
     assert house.upstream.headers[0]["Content-Type"] == "application/octet-stream"
+
+
+async def test_a_picture_is_known_by_its_bytes_whatever_it_is_called(house):
+    for media in ("text/plain", "application/pdf", "image/svg+xml"):
+        async with house.client.post("/predictions/faces", data=SELFIE, headers={"Content-Type": media}) as response:
+            assert response.status == 200
+    assert {asked.image for asked in house.upstream.requests} == {SELFIE}
+
+
+async def test_a_form_without_files_goes_on_as_json(house):
+    async with house.client.post("/predictions/faces", data={"seed": "7", "num_images": "1"}) as response:
+        assert (response.status, response.content_type) == (200, "image/png")
+    assert house.upstream.requests[0].seed == 7
+    assert house.upstream.headers[0]["Content-Type"] == "application/json"
 
 
 async def test_a_raw_body_takes_query_parameters(house):
@@ -183,8 +198,9 @@ async def test_a_stream_that_has_begun_ends_by_an_error_event(house, model):
         ({"data": '{"eta": NaN}', "headers": {"Content-Type": "application/json"}}, 422, "out_of_range"),
         ({"data": '{"seed": 1e999}', "headers": {"Content-Type": "application/json"}}, 422, "wrong_type"),
         ({"data": b""}, 422, "empty_image"),
-        ({"data": {"seed": "1"}}, 415, "unsupported_media_type"),
-        ({"data": "hello", "headers": {"Content-Type": "text/plain"}}, 415, "unsupported_media_type"),
+        ({"data": SELFIE, "headers": URLENCODED}, 415, "unsupported_media_type"),
+        ({"data": b"rubbish", "headers": URLENCODED}, 422, "empty_form"),
+        ({"data": b"seed=1&seed=2", "headers": URLENCODED}, 422, "conflict"),
         ({"data": "--x--", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, 422, "empty_form"),
         ({"data": "rubbish", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, 422, "empty_form"),
         ({"data": "rubbish", "headers": {"Content-Type": "multipart/form-data"}}, 422, "empty_form"),
@@ -250,7 +266,8 @@ async def test_nothing_of_a_picture_or_a_token_is_logged_or_written(open_house, 
         data.add_field("image", io.BytesIO(photo), filename="my-holiday.jpg")
         async with house.client.post("/predictions/faces", data=data, headers=headers) as response:
             assert response.status == 200
-        data = aiohttp.FormData({"image": "a selfie as a text", "extra": "1"})
+        data = aiohttp.FormData({"extra": "1"})
+        data.add_field("image", io.BytesIO(photo), filename="my-holiday.jpg")
         async with house.client.post("/predictions/faces", data=data, headers=headers) as response:
             assert response.status == 422
         watching.cancel()

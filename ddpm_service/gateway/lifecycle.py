@@ -1,0 +1,120 @@
+"""From the start to the last process gone: TorchServe supervised in a thread, the ports in the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ddpm_service.gateway.app import create_app
+from ddpm_service.gateway.auth import Tokens, may_listen
+from ddpm_service.gateway.backend import TorchServeBackend
+from ddpm_service.gateway.door import Door
+from ddpm_service.gateway.gate import Gate
+from ddpm_service.gateway.limits import Limits
+from ddpm_service.gateway.listener import Listener
+from ddpm_service.gateway.logs import log
+from ddpm_service.gateway.metrics import Metrics, metrics_app
+from ddpm_service.gateway.settings import Settings
+from ddpm_service.torchserve.board import Board
+from ddpm_service.torchserve.supervise import Supervisor
+
+_LOOK_SECONDS = 0.1
+# Requests that found a version before it was taken off the board have a place by then.
+_SETTLE_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `ddpm serve` is told."""
+
+    host: str
+    port: int
+    grpc_port: int
+    metrics_port: int
+    models: Path
+    config: Path
+    tokens: Path | None = None
+    insecure: bool = False
+    torchserve: Mapping[str, str] = field(default_factory=dict)
+    """Lines that replace those of ``config``."""
+
+
+def serve(options: Options, settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; running requests finish, a second signal cuts them. No process is left.
+
+    Raises:
+        ServiceError: it cannot start, or has failed for good.
+    """
+    may_listen(options.host, tokens=options.tokens is not None, insecure=options.insecure)
+    asyncio.run(_serve(options, settings))
+
+
+async def _serve(options: Options, settings: Settings) -> None:
+    loop = asyncio.get_running_loop()
+    board, limits, metrics = Board(), Limits(settings), Metrics()
+    tokens = Tokens(options.tokens) if options.tokens else None
+
+    def drain_version(name: str, version: str) -> None:
+        deadline = time.monotonic() + settings.drain_seconds
+        time.sleep(_SETTLE_SECONDS)
+        while limits.open(name, version) and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
+
+    supervisor = Supervisor(options.config, options.models, options.torchserve, board=board, drain=drain_version)
+    backend = TorchServeBackend(supervisor.server.inference_url, board)
+    gate = Gate(backend, limits, tokens, metrics)
+    door = Door(gate, board, settings)
+    metrics.ready.set_function(lambda: door.ready)
+    board.listen(lambda: _in_loop(loop, backend.end_lost))
+    signals = _Signals(loop)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(backend.close)
+        for app, port in (
+            (create_app(door), options.port),
+            (metrics_app(metrics, supervisor.server.metrics_url), options.metrics_port),
+        ):
+            listener = Listener(app, options.host, port)
+            await listener.start()
+            stack.push_async_callback(listener.stop)
+            log.info("listening at http://%s:%d", options.host, listener.port)
+        supervising = asyncio.create_task(asyncio.to_thread(supervisor.run))
+        await _first(supervising, signals.first)
+        if not supervising.done():
+            log.info("stopping: running requests finish, new ones are refused")
+            draining = asyncio.create_task(gate.drain(settings.drain_seconds))
+            await _first(supervising, signals.second, draining)
+            draining.cancel()
+        gate.draining = True
+        while not supervising.done():
+            await asyncio.to_thread(supervisor.stop)
+            await asyncio.wait({supervising}, timeout=_LOOK_SECONDS)
+        supervising.result()
+
+
+async def _first(*futures: asyncio.Future[Any]) -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, do: Callable[[], None]) -> None:
+    loop.call_soon_threadsafe(do)
+
+
+class _Signals:
+    """SIGTERM and SIGINT: the first one asks, the second one insists."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.first: asyncio.Future[None] = loop.create_future()
+        self.second: asyncio.Future[None] = loop.create_future()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._came)
+
+    def _came(self) -> None:
+        wanted = self.second if self.first.done() else self.first
+        if not wanted.done():
+            wanted.set_result(None)
