@@ -128,7 +128,7 @@ class Recipe:
     samples: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "channels", "patch", "num_levels", "batch", "accumulate", "steps", "log_every"):
+        for name in ("image_size", "patch", "num_levels", "batch", "accumulate", "steps", "log_every"):
             _require(self, name, getattr(self, name) >= 1, "at least 1")
         _require(self, "validation", 0 <= self.validation < 1, "0 up to, not including, 1")
         _require(self, "decay_share", 0 <= self.decay_share <= 1, "0..1")
@@ -149,6 +149,7 @@ class Recipe:
         _require(self, "batch", self.batch % self.accumulate == 0, f"a multiple of accumulate = {self.accumulate}")
         _require(self, "betas", len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "two numbers in 0..1")
         _require(self, "domain", self.domain in ("human_face", "cat_face", "any"), "human_face, cat_face or any")
+        _require(self, "channels", self.channels in (1, 3), "1 or 3")
         _require(self, "network", "class" in self.network, "a mapping with the key class")
 
     def to_dict(self) -> dict[str, Any]:

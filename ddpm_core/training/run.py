@@ -13,6 +13,7 @@ import torch
 import yaml
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
+from pydantic import ValidationError
 from torch import nn
 
 from ddpm_core.bundle import Manifest, read_bundle, write_bundle
@@ -94,8 +95,11 @@ def _run(folder: Path, recipe: Recipe, start: Path | None, limits: Limits, repor
         "recipe": {key: value for key, value in recipe.to_dict().items() if key != "data"},
     }
 
+    empty = _manifest(recipe, provenance)
+
     def write(path: Path, network: nn.Module, progress: Progress) -> None:
-        _write_bundle(path, network, recipe, {**provenance, **_seen(progress)})
+        manifest = empty.model_copy(update={"provenance": {**provenance, **_seen(progress)}})
+        write_bundle(path, network, noise_schedule(recipe).config, manifest, model_card(manifest))
 
     held_back = Stream(images.pixels[held], range(len(held)), accelerator.device)
     trainer = Trainer(recipe, accelerator, training, held_back, write)
@@ -142,18 +146,23 @@ def _seen(progress: Progress) -> Mapping[str, Any]:
     return {"steps": progress.step, "images_seen": progress.images, "seconds": round(progress.seconds)}
 
 
-def _write_bundle(path: Path, network: nn.Module, recipe: Recipe, provenance: Mapping[str, Any]) -> None:
-    manifest = Manifest(
-        name=recipe.name,
-        version="0.1",
-        domain=recipe.domain,  # type: ignore[arg-type]  # checked by the recipe
-        image_size=recipe.image_size,
-        channels=recipe.channels,  # type: ignore[arg-type]
-        patch=recipe.patch,  # type: ignore[arg-type]
-        prediction_type=recipe.prediction,
-        provenance=dict(provenance),
-    )
-    write_bundle(path, network, noise_schedule(recipe).config, manifest, model_card(manifest))
+def _manifest(recipe: Recipe, provenance: Mapping[str, Any]) -> Manifest:
+    """Give what every checkpoint says of itself, before the first step: a bundle that cannot be is refused now."""
+    try:
+        return Manifest(
+            name=recipe.name,
+            version="0.1",
+            domain=recipe.domain,  # type: ignore[arg-type]  # checked right here
+            image_size=recipe.image_size,
+            channels=recipe.channels,  # type: ignore[arg-type]
+            patch=recipe.patch,  # type: ignore[arg-type]
+            prediction_type=recipe.prediction,
+            provenance=dict(provenance),
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        raise InvalidInput("out_of_range", f"{key}: {first['msg']}", field=key, given=first["input"]) from None
 
 
 @contextmanager

@@ -45,6 +45,7 @@ def test_what_is_written_reads_back_as_the_same_recipe(tmp_path):
         ("network=3", "network must be a mapping"),
         ("accumulate=5", "batch must be a multiple of accumulate = 5"),
         ("patch=3", "image_size must be a multiple of patch = 3"),
+        ("channels=2", "channels must be 1 or 3"),
         ("domain=dogs", "domain must be human_face, cat_face or any"),
         ("batch", "--set wants key=value"),
     ],

@@ -274,3 +274,10 @@ def test_runs_of_one_process_may_differ_in_precision(pictures, tmp_path, tiny):
     losses = [read_metrics(tmp_path / precision)[0]["loss"] for precision in ("fp32", "bf16")]
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("name", "My Model"), ("patch", 8)])
+def test_a_model_that_could_not_be_served_is_refused_before_the_first_step(setting, value, pictures, tmp_path, tiny):
+    with pytest.raises(InvalidInput, match=setting):
+        run.train(pictures, tmp_path / "run", tiny(**{setting: value}))
+    assert not (tmp_path / "run").exists()
