@@ -16,6 +16,7 @@ from ddpm_service.gateway.auth import Tokens, may_listen
 from ddpm_service.gateway.backend import TorchServeBackend
 from ddpm_service.gateway.door import Door
 from ddpm_service.gateway.gate import Gate
+from ddpm_service.gateway.grpc_door import GrpcDoor
 from ddpm_service.gateway.limits import Limits
 from ddpm_service.gateway.listener import Listener
 from ddpm_service.gateway.logs import log
@@ -83,6 +84,11 @@ async def _serve(options: Options, settings: Settings) -> None:
             await listener.start()
             stack.push_async_callback(listener.stop)
             log.info("listening at http://%s:%d", options.host, listener.port)
+        grpc_door = GrpcDoor(door)
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        grpc_port = await grpc_door.start(f"{host}:{options.grpc_port}")
+        stack.push_async_callback(grpc_door.stop)
+        log.info("listening at grpc://%s:%d", host, grpc_port)
         supervising = asyncio.create_task(asyncio.to_thread(supervisor.run))
         await _first(supervising, signals.first)
         if not supervising.done():
