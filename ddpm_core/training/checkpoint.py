@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ddpm_core.bundle import WEIGHTS
 from ddpm_core.errors import InvalidInput
 
 NETWORK = "training/network.safetensors"
@@ -84,10 +85,10 @@ def latest(run: Path) -> Path:
     return found[-1]
 
 
-def load(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Give the raw network's weights and the state, on the CPU; nothing but tensors and plain values is unpickled."""
+def load(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    """Give raw weights, averaged weights and the state, on the CPU; only tensors and plain values are unpickled."""
     state: dict[str, Any] = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
-    return load_file(checkpoint / NETWORK), state
+    return load_file(checkpoint / NETWORK), load_file(checkpoint / WEIGHTS), state
 
 
 def _point(link: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from accelerate.state import AcceleratorState
 from pydantic import ValidationError
 from torch import nn
 
-from ddpm_core.bundle import Manifest, read_bundle, write_bundle
+from ddpm_core.bundle import MANIFEST, Manifest, write_bundle
 from ddpm_core.data.images import ImageSet, load
 from ddpm_core.data.split import split
 from ddpm_core.data.stream import Stream
@@ -131,7 +132,7 @@ def _about(
     recipe: Recipe, images: ImageSet, kept: Sequence[int], held: Sequence[int], start: Path | None
 ) -> Mapping[str, Any]:
     """Give the first row that is reported: what a sitting starts from."""
-    before = read_bundle(start).manifest.provenance if start is not None else {}
+    before = json.loads((start / MANIFEST).read_text(encoding="utf-8"))["provenance"] if start is not None else {}
     return {
         "step": before.get("steps", 0),
         "steps": recipe.steps,

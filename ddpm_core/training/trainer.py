@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ddpm_core import schedule as schedules
-from ddpm_core.bundle import fit_weights, read_bundle
+from ddpm_core.bundle import fit_weights
 from ddpm_core.data.stream import Stream
 from ddpm_core.errors import InvalidInput
 from ddpm_core.schedule import NoiseSchedule
@@ -130,9 +130,9 @@ class Trainer:
         Raises:
             InvalidInput: it belongs to another network.
         """
-        weights, state = checkpoint.load(folder)
+        weights, averaged, state = checkpoint.load(folder)
         fit_weights(self.network, weights, folder)
-        self.ema.network.load_state_dict(read_bundle(folder).load_network().state_dict())
+        fit_weights(self.ema.network, averaged, folder)
         self.optimizer.load_state_dict(state["optimizer"])
         for group in self.optimizer.param_groups:  # the recipe may have been changed since
             group.update(betas=self.recipe.betas, weight_decay=self.recipe.weight_decay)
