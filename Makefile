@@ -22,9 +22,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-run: env  ## Pack the embedded model and serve it; Ctrl-C stops all of it
+# Off loopback the front door wants a token: one is made, and the page's link carries it.
+run: env  ## Pack the embedded model and serve it; Ctrl-C stops all of it (HOST=0.0.0.0 for others too)
 	@$(BIN)/ddpm pack $(BUNDLE)
-	@exec $(BIN)/ddpm serve
+ifeq ($(HOST),127.0.0.1)
+	@exec $(BIN)/ddpm serve $(ARGS)
+else
+	@test -s .tokens || (umask 077 && $(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(24))' > .tokens)
+	@echo "The page, for whoever you give this link: http://$$(hostname):8000/#token=$$(head -n 1 .tokens)"
+	@exec $(BIN)/ddpm serve --host $(HOST) --tokens .tokens $(ARGS)
+endif
 
 test: env  ## All tests, with a real TorchServe
 	$(BIN)/pytest

@@ -63,7 +63,7 @@ class Client:
     """A service, and the right to use it. A context manager; not to be shared among threads.
 
     Args:
-        url: such as ``http://127.0.0.1:8080``.
+        url: such as ``http://127.0.0.1:8000``.
         token: the API token, where the service wants one.
     """
 

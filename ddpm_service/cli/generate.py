@@ -53,7 +53,7 @@ def generate(
     face: Annotated[int | None, typer.Option(help="Which of the faces found. (default: the largest)")] = None,
     best_of: Annotated[int | None, typer.Option(help="Make so many, keep the best. (default: all)")] = None,
     output_format: Annotated[OutputFormat | None, typer.Option(help="File format. (default: png)")] = None,
-    url: Annotated[str, typer.Option(help="The service's address.")] = "http://127.0.0.1:8080",
+    url: Annotated[str, typer.Option(help="The service's address.")] = "http://127.0.0.1:8000",
     token: Annotated[str | None, typer.Option(envvar="DDPM_TOKEN", help="Its API token.")] = None,
 ) -> None:
     """Make faces that resemble a selfie; print the paths of the files.
