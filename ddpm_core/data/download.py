@@ -6,10 +6,12 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
-
-import requests
+from urllib.request import Request, urlopen
 
 MAX_BYTES = 64 * 2**20
 _AT_ONCE, _TRIES, _PAUSE, _TIMEOUT = 8, 3, 0.5, 30
@@ -66,29 +68,21 @@ def _fetch(address: str, file: Path) -> str:
         if attempt:
             time.sleep(_PAUSE * 2**attempt)
         try:
-            with requests.get(address, stream=True, timeout=_TIMEOUT) as answer:
-                if answer.status_code != requests.codes.ok:
-                    reason = f"the server answered {answer.status_code}"
-                    if answer.status_code < 500 and answer.status_code != requests.codes.too_many_requests:
-                        return reason
-                    continue
-                return _keep(answer, file)
-        except requests.RequestException as error:
-            reason = f"could not be fetched: {type(error).__name__}"
+            with urlopen(Request(address, headers={"User-Agent": "ddpm-prepare"}), timeout=_TIMEOUT) as answer:
+                data, length = answer.read(MAX_BYTES + 1), answer.headers.get("Content-Length")
+        except HTTPError as error:
+            reason = f"the server answered {error.code}"
+            if error.code < 500 and error.code != HTTPStatus.TOO_MANY_REQUESTS:
+                return reason
+        except (OSError, HTTPException, ValueError) as error:
+            reason = f"could not be fetched: {getattr(error, 'reason', error)}"
+        else:
+            if len(data) > MAX_BYTES:
+                return f"larger than {MAX_BYTES // 2**20} MiB"
+            if length is None or len(data) == int(length):
+                aside = file.with_suffix(".part")
+                aside.write_bytes(data)
+                aside.replace(file)
+                return ""
+            reason = "the connection broke"
     return reason
-
-
-def _keep(answer: requests.Response, file: Path) -> str:
-    aside = file.with_suffix(".part")
-    size = 0
-    with aside.open("wb") as opened:
-        for block in answer.iter_content(2**16):
-            size += len(block)
-            if size > MAX_BYTES:
-                break
-            opened.write(block)
-    if size > MAX_BYTES:
-        aside.unlink()
-        return f"larger than {MAX_BYTES // 2**20} MiB"
-    aside.replace(file)
-    return ""

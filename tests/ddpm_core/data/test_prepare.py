@@ -163,12 +163,19 @@ class Site(http.server.SimpleHTTPRequestHandler):
 
     asked: list[str]
     failing: set[str]
+    cut = False
 
     def do_GET(self):
         self.asked.append(self.path)
         if self.path in self.failing:
             self.failing.discard(self.path)
             self.send_error(503)
+            return
+        if self.cut:
+            self.send_response(200)
+            self.send_header("Content-Length", "5000")
+            self.end_headers()
+            self.wfile.write(b"half of it")
             return
         super().do_GET()
 
@@ -224,7 +231,7 @@ def test_a_server_that_is_not_there_is_a_reason_not_a_failure(tmp_path, monkeypa
     addresses = tmp_path / "addresses.txt"
     addresses.write_text("http://127.0.0.1:9/x.png\n", encoding="utf-8")
     report = prepare(addresses, tmp_path / "out", 64)
-    assert report["left_out"] == {"http://127.0.0.1:9/x.png": "not fetched: could not be fetched: ConnectionError"}
+    assert "Connection refused" in report["left_out"]["http://127.0.0.1:9/x.png"]
     assert report["kept"] == 0
 
 
@@ -233,4 +240,12 @@ def test_too_large_a_file_is_not_kept(site, tmp_path, monkeypatch):
     files, failures = downloads.download([f"{site.url}/a/one.png"], tmp_path / "files", lambda *_: None)
     assert files == {}
     assert list(failures.values()) == ["larger than 0 MiB"]
+    assert list((tmp_path / "files").iterdir()) == []
+
+
+def test_a_file_that_was_cut_off_is_not_kept(site, tmp_path):
+    site.cut = True
+    files, failures = downloads.download([f"{site.url}/a/one.png"], tmp_path / "files", lambda *_: None)
+    assert files == {}
+    assert list(failures.values()) == ["the connection broke"]
     assert list((tmp_path / "files").iterdir()) == []
