@@ -290,15 +290,20 @@ async def test_many_calls_at_one_time_are_all_read(rpc):
     assert len(results) == 60
 
 
-async def test_the_queue_is_bounded(open_rpc):
-    async with open_rpc(max_open=2) as rpc:
-        calls = [rpc.client.StreamPredictions(asked("silent", seed=b"5")) for _ in range(2)]
-        for call in calls:
-            await call.read()
-        with pytest.raises(grpc.aio.AioRpcError) as failed:
-            await rpc.ask("silent", seed=b"5")
-        assert (failed.value.code().name, error_of(failed)["code"]) == ("RESOURCE_EXHAUSTED", "busy")
-        assert int(trailing(failed)["retry-after"]) > 0
+async def test_of_too_many_calls_each_is_answered_or_told_when_to_ask_again(open_rpc):
+    async with open_rpc(max_open=50) as rpc:
+        calls = [rpc.client.Predictions(asked("silent", data=SELFIE)) for _ in range(120)]
+        while sum(call.done() for call in calls) < 70:
+            await asyncio.sleep(0.01)
+        rpc.house.upstream.release.set()
+        codes = [await call.code() for call in calls]
+
+        assert codes.count(grpc.StatusCode.OK) == 50
+        refused = [call for call, code in zip(calls, codes, strict=True) if code is grpc.StatusCode.RESOURCE_EXHAUSTED]
+        assert len(refused) == 70
+        for call in refused:
+            assert json.loads(await call.details())["error"]["code"] == "busy"
+            assert int(dict(await call.trailing_metadata())["retry-after"]) > 0
 
 
 # -- Tokens
