@@ -50,6 +50,7 @@ def create_app(door: Door) -> ASGIApp:
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _refused)
     app.add_exception_handler(ClientDisconnect, _left)
+    app.add_exception_handler(Exception, _failed)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return _Outside(app)
 
@@ -68,6 +69,11 @@ async def _refused(request: Request, problem: Exception) -> Response:
     if isinstance(problem, HTTPException):
         answer.headers.update(problem.headers or {})
     return answer
+
+
+async def _failed(request: Request, _problem: Exception) -> Response:
+    """What nobody foresaw; it is raised again, and logged outside."""
+    return _shaped(request.url.path, Error(code="internal", message="The service failed; it may be tried again."))
 
 
 async def _left(_request: Request, _problem: Exception) -> Response:
@@ -114,9 +120,6 @@ class _Outside:
             await self._app(scope, receive, sending)
         except Exception:
             log.exception("a request failed", extra={"request_id": identity})
-            if not status:
-                error = Error(code="internal", message="The service failed on this request; it may be tried again.")
-                await _shaped(scope["path"], error)(scope, receive, sending)
         finally:
             if scope["path"] not in {"/healthz", "/readyz", "/ping"}:
                 seconds = round(time.monotonic() - began, 4)

@@ -38,13 +38,16 @@ def configure(stream: TextIO | None = None) -> None:
     """Send all log lines of this process to ``stream`` (standard error)."""
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_Words() if stream.isatty() else _Json())
+    handler.setFormatter(_Words() if stream.isatty() else JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     log.setLevel(logging.INFO)
 
 
-class _Json(logging.Formatter):
+class JsonLines(logging.Formatter):
+    """A record as one JSON object; of an exception its kind and place."""
+
     def format(self, record: logging.LogRecord) -> str:
+        """The line."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

@@ -75,8 +75,7 @@ async def generate(request: Request) -> Response:
     """One face from noise; its size and channels are the model's, and asking for others is an error."""
 
     async def order(body: bytes) -> Order:
-        media = media_type(request)
-        if media not in {"", JSON} or (body and not media):
+        if body and (media := media_type(request)) != JSON:
             raise unsupported(media)
         document = read_json(body) if body else {}
         if not isinstance(document, dict):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -51,7 +53,7 @@ class Protocol(HttpToolsProtocol):
         """Let the application cut the connection."""
         super().on_message_begin()
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
-        scope["extensions"] = {ABORT: self.transport.abort}
+        scope["extensions"] = {ABORT: self._abort}
 
     def on_headers_complete(self) -> None:
         """The head has ended in time."""
@@ -76,9 +78,16 @@ class Protocol(HttpToolsProtocol):
         """Answer what is not HTTP, in our shape."""
         self._refuse(400, Error(code="malformed_request", message=msg))
 
+    def _abort(self) -> None:
+        # Without lingering: what the kernel still holds for a client that reads nothing goes too.
+        if not self.transport.is_closing():
+            own = self.transport.get_extra_info("socket")
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.transport.abort()
+
     def _await_head(self) -> None:
         self._stop_timer()
-        self._head_timer = self.loop.call_later(_HEAD_SECONDS, self.transport.abort)
+        self._head_timer = self.loop.call_later(_HEAD_SECONDS, self._abort)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
