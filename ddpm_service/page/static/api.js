@@ -15,14 +15,13 @@ export class Failure extends Error {
   /**
    * @param {string} code one of the service's, or `unreachable`, `unfinished`, `cancelled`
    * @param {string} message
-   * @param {{ status?: number, retryAfter?: number, field?: string, allowed?: string }} [more]
+   * @param {{ status?: number, retryAfter?: number, allowed?: string }} [more]
    */
   constructor(code, message, more = {}) {
     super(message);
     this.code = code;
     this.status = more.status ?? 0;
     this.retryAfter = more.retryAfter;
-    this.field = more.field;
     this.allowed = more.allowed;
   }
 
@@ -84,6 +83,13 @@ export async function* generate(model, image, fields, line) {
   }
   throw new Failure("unfinished", "The answer broke off before its end.");
 }
+
+/**
+ * A model as it is asked for: the default version goes without saying.
+ * @param {string} model
+ * @param {string | null} version
+ */
+export const path = (model, version) => (version ? `${model}/${version}` : model);
 
 /** @param {string} model */
 const predictions = (model) => `predictions/${model.split("/").map(encodeURIComponent).join("/")}`;
@@ -177,6 +183,6 @@ async function refusal(response, said) {
  * @param {number} [retryAfter]
  */
 function failure(error, status, retryAfter) {
-  const { code, message, field, allowed } = error;
-  return new Failure(code || `http_${status}`, message || "", { status, retryAfter, field, allowed });
+  const { code, message, allowed } = error;
+  return new Failure(code || `http_${status}`, message || "", { status, retryAfter, allowed });
 }

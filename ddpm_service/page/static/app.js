@@ -1,8 +1,8 @@
 /** The page: what its parts tell each other. */
 
-import { Failure } from "./api.js";
+import { Failure, path } from "./api.js";
 import { Controls, WrongSetting } from "./controls.js";
-import { byId, calm, narrow, toast } from "./dom.js";
+import { byId, toast } from "./dom.js";
 import { History } from "./history.js";
 import { ModelList } from "./models.js";
 import { clearProblem, showProblem } from "./problems.js";
@@ -14,7 +14,7 @@ import { mayAsk, takeTokenFromLink } from "./token.js";
 import { Viewer } from "./viewer.js";
 
 /** @type {Record<import("./service.js").State, string>} */
-const STATES = { unknown: "Connecting", ready: "Ready", waiting: "Not ready yet", refused: "Not usable", unreachable: "Unreachable" };
+const STATES = { unknown: "Connecting", ready: "Ready", waiting: "Starting", refused: "Not usable", unreachable: "Unreachable" };
 const TITLE = document.title;
 const MENDS = 5;
 
@@ -28,7 +28,7 @@ const stage = new Stage(byId("stage"), { open: (run, index) => viewer.open(run, 
 const past = new History(show);
 const models = new ModelList(() => {
   const chosen = models.chosen;
-  controls.setVersion(chosen?.version ?? null);
+  controls.setSteps(chosen?.version?.defaults.num_inference_steps ?? null);
   selfie.useModel(chosen ? path(chosen.model, chosen.pinned) : "");
 });
 /** @type {Run | null} */
@@ -38,8 +38,7 @@ let mends = 0;
 service.addEventListener("models", () => models.show(service.models));
 service.addEventListener("state", () => {
   byId("state").dataset.state = service.state;
-  byId("state-text").textContent = STATES[service.state];
-  byId("state").title = service.reason;
+  byId("state-text").textContent = service.reason || STATES[service.state];
   if (service.state === "ready") selfie.serviceIsBack();
   mend();
 });
@@ -58,14 +57,12 @@ byId("cancel").onclick = () => current?.cancel();
 service.watch();
 
 /** Read the settings and start a run. */
-function begin() {
-  if (current?.active) return;
+async function begin() {
   mayAsk();
+  if (!models.chosen) await service.look();
+  if (current?.active) return;
   const chosen = models.chosen;
-  if (!chosen) {
-    service.look();
-    return showProblem(new Failure("unreachable", "The service has not told yet which models it has."));
-  }
+  if (!chosen) return showProblem(new Failure("unreachable", "It has not told yet which models it has."));
   const { image, fields } = selfie.wish;
   /** @type {import("./api.js").Fields} */
   let wish;
@@ -85,7 +82,7 @@ function begin() {
   current = run;
   mends = 0;
   show(run);
-  if (narrow()) byId("results").scrollIntoView({ behavior: calm() ? "auto" : "smooth" });
+  if (matchMedia("(max-width: 899px)").matches) byId("results").scrollIntoView();
   clearProblem();
   run.send();
 }
@@ -135,12 +132,4 @@ function follow(run) {
 function useSeed(seed) {
   controls.setSeed(seed);
   toast(`Seed ${seed} is set. The next run begins with this face.`);
-}
-
-/**
- * @param {string} model
- * @param {string | null} version
- */
-function path(model, version) {
-  return version ? `${model}/${version}` : model;
 }

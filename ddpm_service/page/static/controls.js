@@ -28,7 +28,6 @@ export class WrongSetting extends Error {
 /** The form but for the photo and the model. */
 export class Controls {
   #guided = false;
-  #modes = /** @type {string[] | null} */ (null);
   #steps = /** @type {number | null} */ (null);
 
   constructor() {
@@ -52,10 +51,9 @@ export class Controls {
     this.#refresh();
   }
 
-  /** @param {import("./service.js").Version | null} version what the chosen version can do */
-  setVersion(version) {
-    this.#modes = version?.modes ?? null;
-    this.#steps = version?.defaults?.num_inference_steps ?? null;
+  /** @param {number | null} steps the model's own number, without a photo */
+  setSteps(steps) {
+    this.#steps = steps;
     this.#refresh();
   }
 
@@ -130,7 +128,7 @@ export class Controls {
       stop.setAttribute("aria-pressed", String(usable && !automatic && Number(stop.dataset.stop) === place));
     }
     byId("likeness-hint").textContent = this.#hint(automatic, place);
-    byId("way").closest(".field").hidden = !this.#guided || !(this.#modes?.includes("pixel") ?? true);
+    byId("way").closest(".field").hidden = !this.#guided;
     byId("best").closest(".field").hidden = !this.#guided;
     byId("pull-field").hidden = !this.#pixel;
     byId("sampler").closest(".field").hidden = this.#pixel;
@@ -155,10 +153,7 @@ export class Controls {
 function inWords(place) {
   const name = STOPS.get(place);
   if (name) return name[0].toUpperCase() + name.slice(1);
-  if (place < 25) return "Hardly like you";
-  if (place < 50) return "Between celebrity and likeness";
-  if (place < 75) return "Between likeness and faithful";
-  return place === 100 ? "Nearly the photo itself" : "More than faithful";
+  return place > 75 ? "Nearly the photo itself" : place < 25 ? "Hardly like you" : "In between";
 }
 
 /**

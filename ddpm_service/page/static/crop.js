@@ -7,6 +7,20 @@ import { make } from "./dom.js";
 const SMALLEST = 32; // px of the photo
 const CORNERS = ["nw", "ne", "se", "sw"];
 
+/**
+ * Lay an element over a box of the photo.
+ * @param {HTMLElement} element
+ * @param {number[]} box
+ * @param {number} width of the photo
+ * @param {number} height
+ */
+export function place({ style }, [left, top, right, bottom], width, height) {
+  style.left = `${(100 * left) / width}%`;
+  style.top = `${(100 * top) / height}%`;
+  style.width = `${(100 * (right - left)) / width}%`;
+  style.height = `${(100 * (bottom - top)) / height}%`;
+}
+
 /** Lives in an element that has the photo's own proportions. */
 export class CropFrame {
   /** @type {Box} */ box = [0, 0, 1, 1];
@@ -74,12 +88,7 @@ export class CropFrame {
   }
 
   #place() {
-    const [left, top, right, bottom] = this.box;
-    const style = this.element.style;
-    style.left = `${(100 * left) / this.#width}%`;
-    style.top = `${(100 * top) / this.#height}%`;
-    style.width = `${(100 * (right - left)) / this.#width}%`;
-    style.height = `${(100 * (bottom - top)) / this.#height}%`;
+    place(this.element, this.box, this.#width, this.#height);
   }
 
   /** @param {KeyboardEvent} event */

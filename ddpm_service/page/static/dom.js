@@ -20,6 +20,7 @@ export function byId(id) {
  */
 export function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
+  if (tag === "button") element.setAttribute("type", "button");
   for (const [name, value] of Object.entries(properties)) {
     if (value === undefined || value === null || value === false) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
@@ -44,11 +45,25 @@ export function icon(name) {
   return svg;
 }
 
-/** Whether the user wants things to stand still. */
-export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+/**
+ * A button that shows a picture only.
+ * @param {string} name
+ * @param {string} label
+ * @param {() => void} onclick
+ */
+export function iconButton(name, label, onclick) {
+  return make("button", { class: "bare", title: label, "aria-label": label, onclick }, icon(name));
+}
 
-/** Whether there is one column. */
-export const narrow = () => matchMedia("(max-width: 899px)").matches;
+/**
+ * What draws into a canvas, and enlarges and shrinks smoothly.
+ * @param {HTMLCanvasElement} canvas
+ */
+export function pen(canvas) {
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  context.imageSmoothingQuality = "high";
+  return context;
+}
 
 let toastTimer = 0;
 
@@ -75,9 +90,8 @@ export function announce(text) {
 /**
  * "1 face", "5 faces".
  * @param {number} count
- * @param {string} [noun]
  */
-export const counted = (count, noun = "face") => `${count} ${noun}${count === 1 ? "" : "s"}`;
+export const counted = (count) => `${count} face${count === 1 ? "" : "s"}`;
 
 /**
  * A time in words, coarse enough to stay calm.

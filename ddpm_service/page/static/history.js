@@ -5,7 +5,6 @@ import { byId, counted, make } from "./dom.js";
 /** @typedef {import("./run.js").Run} Run */
 
 const MOST = 24;
-const SHOWN = 5;
 
 /** The list below the stage. */
 export class History {
@@ -36,14 +35,14 @@ export class History {
   #entry(run) {
     const time = run.created.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
     const faces = run.finished;
-    const pictures = faces.slice(0, SHOWN).map((slot) => make("img", { src: slot.url, alt: "" }));
+    const pictures = faces.slice(0, 5).map((slot) => make("img", { src: slot.url, alt: "" }));
     const label = `${counted(faces.length)} from ${time}, seed ${run.seed}. Show again.`;
     return make(
       "li",
       {},
       make(
         "button",
-        { type: "button", class: "earlier", "aria-label": label, onclick: () => this.open(run) },
+        { class: "earlier", "aria-label": label, onclick: () => this.open(run) },
         make("span", { class: "stack" }, ...pictures),
         make("span", { class: "when" }, make("span", {}, time), make("span", { class: "hint" }, counted(faces.length))),
       ),

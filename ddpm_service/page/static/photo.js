@@ -1,5 +1,7 @@
 /** A photo made ready to be sent: upright, small enough for a phone's line, and without its metadata. */
 
+import { pen } from "./dom.js";
+
 const LONGEST = 1600; // px; a face in it is still far larger than any model
 const QUALITY = 0.92;
 
@@ -37,10 +39,9 @@ async function drawn(source, sourceWidth, sourceHeight, mirrored) {
   const canvas = document.createElement("canvas");
   const width = (canvas.width = Math.max(1, Math.round(sourceWidth * scale)));
   const height = (canvas.height = Math.max(1, Math.round(sourceHeight * scale)));
-  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  const context = pen(canvas);
   context.fillStyle = "#fff"; // behind what is transparent
   context.fillRect(0, 0, width, height);
-  context.imageSmoothingQuality = "high";
   if (mirrored) context.setTransform(-1, 0, 0, 1, width, 0);
   context.drawImage(source, 0, 0, width, height);
   /** @type {Blob} */

@@ -1,6 +1,6 @@
 /** What went wrong, in plain words, until it is dismissed. */
 
-import { byId, icon, make } from "./dom.js";
+import { byId, iconButton, make } from "./dom.js";
 
 /** @typedef {import("./api.js").Failure} Failure */
 
@@ -13,13 +13,11 @@ const TITLES = {
   busy: "Many people are waiting right now",
   draining: "The service is restarting",
   unavailable: "The model is not available right now",
-  timeout: "That took too long",
   internal: "The service made a mistake",
   out_of_memory: "The service ran out of memory",
   too_large: "The picture is too large",
   too_many_pixels: "The picture is too large",
   not_an_image: "That is not a picture the service can read",
-  not_found: "That model is not there",
   camera: "No camera",
   setting: "Please check a setting",
 };
@@ -47,9 +45,10 @@ export function showProblem(failure) {
       text && make("p", {}, text),
       allowed && !message.includes(allowed) && make("p", { class: "hint" }, `Allowed: ${allowed}`),
     ),
-    make("button", { type: "button", class: "bare", "aria-label": "Dismiss", title: "Dismiss", onclick: clearProblem }, icon("close")),
+    iconButton("close", "Dismiss", clearProblem),
   );
   byId("problems").replaceChildren(alert);
+  alert.scrollIntoView({ block: "nearest" });
 }
 
 /** Take it away. */

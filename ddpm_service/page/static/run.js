@@ -22,9 +22,7 @@ export class Run extends EventTarget {
   /** The version that made them, as reported. */
   version = "";
   /** As used, defaults filled in. @type {Record<string, any>} */ parameters = {};
-  /** @type {api.Target | null} */ target = null;
   /** The aligned selfie. @type {Blob | null} */ targetFile = null;
-  targetUrl = "";
   /** @type {{ code: string, message: string }[]} */ warnings = [];
   /** @type {{ queue_seconds: number, seconds: number, calls: number } | null} */ timing = null;
   /** @type {api.Failure | null} */ failure = null;
@@ -33,18 +31,11 @@ export class Run extends EventTarget {
   /**
    * @param {{ model: string, version: string | null, image: Blob | null, fields: api.Fields }} wish
    */
-  constructor({ model, version, image, fields }) {
+  constructor(wish) {
     super();
-    this.model = model;
-    this.image = image;
-    this.#wishedVersion = version;
-    this.#fields = fields;
-    /** @type {Slot[]} */
-    this.slots = Array.from({ length: Number(fields.num_images) }, (_, index) => emptySlot(index));
+    this.wish = wish;
+    this.slots = Array.from({ length: Number(wish.fields.num_images) }, (_, index) => emptySlot(index));
   }
-
-  /** @type {string | null} */ #wishedVersion;
-  /** @type {api.Fields} */ #fields;
 
   get active() {
     return this.phase === "sending" || this.phase === "queued" || this.phase === "running";
@@ -69,11 +60,11 @@ export class Run extends EventTarget {
     this.#line = new AbortController();
     Object.assign(this, { phase: "sending", failure: null, position: null, eta: null, step: 0, warnings: [] });
     this.#changed();
-    const version = this.version || this.#wishedVersion;
-    const model = version ? `${this.model}/${version}` : this.model;
-    const fields = this.seed === null ? this.#fields : { ...this.#fields, seed: this.seed };
+    const { model, image, fields } = this.wish;
+    const version = this.version || this.wish.version;
+    const again = this.seed === null ? fields : { ...fields, seed: this.seed };
     try {
-      for await (const event of api.generate(model, this.image, fields, this.#line)) this.#take(event);
+      for await (const event of api.generate(api.path(model, version), image, again, this.#line)) this.#take(event);
       this.phase = "done";
     } catch (problem) {
       if (!(problem instanceof api.Failure)) throw problem;
@@ -91,7 +82,6 @@ export class Run extends EventTarget {
   /** Give the pictures' memory back. */
   forget() {
     for (const slot of this.slots) URL.revokeObjectURL(slot.url);
-    URL.revokeObjectURL(this.targetUrl);
   }
 
   /** @param {api.ServiceEvent} event */
@@ -135,10 +125,8 @@ export class Run extends EventTarget {
     this.seed = event.seed;
     this.version = event.version;
     this.parameters = event.parameters;
-    this.target = event.target;
     if (event.target?.b64_json && !this.targetFile) {
       this.targetFile = blobOf(event.target.b64_json, "image/png");
-      this.targetUrl = URL.createObjectURL(this.targetFile);
     }
   }
 

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { hasCamera, takePicture } from "./camera.js";
-import { CropFrame } from "./crop.js";
+import { CropFrame, place } from "./crop.js";
 import { blobOf, byId, make } from "./dom.js";
 import { prepare } from "./photo.js";
 import { mayAsk } from "./token.js";
@@ -19,12 +19,12 @@ export class Selfie extends EventTarget {
   #search = new AbortController();
   #loading = 0;
   #waiting = false;
+  #frame = byId("frame");
+  #image = byId("photo-image");
+  #crop = new CropFrame(this.#frame, () => this.#adjusted());
 
   constructor() {
     super();
-    this.#frame = byId("frame");
-    this.#image = byId("photo-image");
-    this.#crop = new CropFrame(this.#frame, () => this.#adjusted());
     const file = byId("file");
     const fromCamera = byId("file-camera");
     byId("choose").onclick = () => file.click();
@@ -41,10 +41,6 @@ export class Selfie extends EventTarget {
     }
     this.#listen();
   }
-
-  /** @type {HTMLElement} */ #frame;
-  /** @type {HTMLImageElement} */ #image;
-  /** @type {CropFrame} */ #crop;
 
   get present() {
     return this.#photo !== null;
@@ -124,8 +120,7 @@ export class Selfie extends EventTarget {
     const search = (this.#search = new AbortController());
     this.#note("Looking for faces…");
     try {
-      const fields = this.#face === null ? {} : { face: this.#face };
-      const { target, warnings } = await api.detect(this.#model, photo.file, fields, search.signal);
+      const { target, warnings } = await api.detect(this.#model, photo.file, this.wish.fields, search.signal);
       this.#target = target;
       if (!photo.shown && target.b64_json) this.#showTarget(target.b64_json);
       this.#overlay();
@@ -155,7 +150,6 @@ export class Selfie extends EventTarget {
     this.#target.faces.forEach((face, index) => {
       if (index === this.#target?.face) return;
       const button = make("button", {
-        type: "button",
         class: "face",
         title: "Use this face",
         "aria-label": `Use face ${index + 1} of ${this.#target?.faces.length}`,
@@ -164,11 +158,7 @@ export class Selfie extends EventTarget {
           this.#find();
         },
       });
-      const [left, top, right, bottom] = face.box;
-      button.style.left = `${(100 * left) / width}%`;
-      button.style.top = `${(100 * top) / height}%`;
-      button.style.width = `${(100 * (right - left)) / width}%`;
-      button.style.height = `${(100 * (bottom - top)) / height}%`;
+      place(button, face.box, width, height);
       this.#frame.append(button);
     });
   }
@@ -212,9 +202,9 @@ export class Selfie extends EventTarget {
   /** Drop and paste anywhere. */
   #listen() {
     const curtain = byId("curtain");
-    const holdsFile = (/** @type {DataTransfer | null} */ data) => Boolean(data && [...data.types].includes("Files"));
+    const holdsFile = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files");
     addEventListener("dragover", (event) => {
-      if (!holdsFile(event.dataTransfer)) return;
+      if (!holdsFile(event)) return;
       event.preventDefault();
       curtain.hidden = false;
     });
@@ -223,7 +213,7 @@ export class Selfie extends EventTarget {
     });
     addEventListener("drop", (event) => {
       curtain.hidden = true;
-      if (!holdsFile(event.dataTransfer)) return;
+      if (!holdsFile(event)) return;
       event.preventDefault();
       const file = event.dataTransfer?.files[0];
       if (file) this.take(file);

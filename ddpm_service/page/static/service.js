@@ -3,8 +3,8 @@
 import * as api from "./api.js";
 
 /**
- * @typedef {{ version: string, image_size: number, modes: string[], defaults: Record<string, any>, ready: boolean,
- *   reason?: string | null }} Version
+ * @typedef {{ version: string, image_size: number | null, defaults: Record<string, any>, ready: boolean,
+ *   reason: string | null }} Version
  * @typedef {{ id: string, default_version: string, versions: Version[] }} Model
  * @typedef {"unknown" | "ready" | "waiting" | "refused" | "unreachable"} State
  */
@@ -16,12 +16,12 @@ const MODELS = 30_000;
 /** Tells of itself by the events `state` and `models`. */
 export class Service extends EventTarget {
   /** @type {State} */ state = "unknown";
-  /** Why it is not ready, in the service's words. */
+  /** Why it is not ready yet. */
   reason = "";
   /** @type {Model[]} */ models = [];
   #timer = 0;
   #modelsAt = -Infinity;
-  #looking = false;
+  /** @type {Promise<void> | null} */ #looking = null;
 
   /** Begin to look. */
   watch() {
@@ -31,20 +31,22 @@ export class Service extends EventTarget {
     this.look();
   }
 
-  /** Look now. Nothing is asked while the page is hidden. */
+  /** Look now; done when it has answered. Nothing is asked while the page is hidden. */
   async look() {
+    if (!document.hidden) await (this.#looking ??= this.#ask());
+  }
+
+  async #ask() {
     clearTimeout(this.#timer);
-    if (document.hidden || this.#looking) return;
-    this.#looking = true;
     try {
       const { ready, said } = await api.readiness();
       if (performance.now() - this.#modelsAt > MODELS || (ready && this.state !== "ready")) await this.#readModels();
       this.#set(ready ? "ready" : "waiting", ready ? "" : why(said));
     } catch (problem) {
       const failure = /** @type {api.Failure} */ (problem);
-      this.#set(failure.isConnection ? "unreachable" : "refused", failure.message);
+      this.#set(failure.isConnection ? "unreachable" : "refused", "");
     } finally {
-      this.#looking = false;
+      this.#looking = null;
       this.#timer = setTimeout(() => this.look(), this.state === "ready" ? CALM : WORRIED);
     }
   }
@@ -71,5 +73,7 @@ export class Service extends EventTarget {
 
 /** @param {any} said */
 function why(said) {
-  return said?.error?.message ?? said?.reason ?? said?.message ?? "";
+  if (said?.status === "stopping") return "Stopping";
+  const waiting = Object.entries(said?.waiting_for ?? {}).map(([model, state]) => `${model} ${state}`);
+  return waiting.length ? `Starting: ${waiting.join(", ")}` : "";
 }

@@ -8,8 +8,6 @@ import { paint, Tile } from "./tile.js";
 
 /** @type {Record<string, string>} */
 const MODES = { celebrity: "Celebrity", likeness: "Likeness", faithful: "Faithful", pixel: "Pixel loss", none: "No photo", auto: "Automatic" };
-/** @type {Record<string, string>} */
-const SAMPLERS = { dpmpp_2m: "DPM-Solver++", ddim: "DDIM", ddpm: "DDPM" };
 
 /** Shows one run at a time. */
 export class Stage {
@@ -40,10 +38,10 @@ export class Stage {
   /** @param {Run} run */
   #build(run) {
     const parts = (this.#parts = {
-      title: make("h2", { tabIndex: -1 }),
+      title: make("h2"),
       meta: make("p", { class: "meta" }),
-      all: make("button", { type: "button", hidden: true, onclick: () => saveAll(run) }, icon("down"), "Download all"),
-      resume: make("button", { type: "button", hidden: true, onclick: () => this.actions.resume(run) }),
+      all: make("button", { hidden: true, onclick: () => saveAll(run) }, icon("down"), "Download all"),
+      resume: make("button", { hidden: true, onclick: () => this.actions.resume(run) }),
       words: make("p", { class: "progress-words" }),
       bar: make("div", { class: "bar", role: "progressbar", "aria-label": "Progress", "aria-valuemin": 0, "aria-valuemax": 100 }, make("span")),
       notes: make("ul", { class: "notes" }),
@@ -103,25 +101,21 @@ export class Stage {
 
 /** @param {Run} run */
 function heading(run) {
-  const guided = run.image !== null;
+  const guided = run.wish.image !== null;
   if (run.phase === "done") return guided ? "Your look-alikes" : "Out of nowhere";
   if (run.phase === "cancelled") return "Cancelled";
   if (run.phase === "failed") return run.finished.length ? "Interrupted" : "Nothing came of it";
   return guided ? "Looking for you among the stars" : "Imagining";
 }
 
-/**
- * How a run was made, in one line.
- * @param {Run} run
- */
-export function summary(run) {
-  const { mode, resemblance, num_inference_steps: steps, sampler } = run.parameters;
+/** @param {Run} run */
+function summary(run) {
+  const { mode, resemblance, num_inference_steps: steps } = run.parameters;
   const named = MODES[mode] ?? mode;
   const parts = [
-    run.version ? `${run.model} ${run.version}` : run.model,
+    `${run.wish.model} ${run.version}`.trim(),
     named && resemblance !== undefined && resemblance !== null ? `${named} ${Math.round(100 * resemblance)} %` : named,
     steps && `${steps} steps`,
-    SAMPLERS[sampler] ?? sampler,
     run.seed !== null && `seed ${run.seed}`,
   ];
   return parts.filter(Boolean).join(" · ");

@@ -1,6 +1,6 @@
 /** One face in the making: grain, then previews, then the picture, smoothly enlarged. */
 
-import { icon, make } from "./dom.js";
+import { icon, iconButton, make, pen } from "./dom.js";
 import { saveOne } from "./download.js";
 
 /** @typedef {import("./run.js").Slot} Slot */
@@ -11,14 +11,14 @@ const FINE = 512; // px a side that small faces are enlarged to
  * Draw a picture into a canvas, enlarged by the browser's best filter (its CSS scaling of small pictures is coarser).
  * @param {HTMLCanvasElement} canvas
  * @param {Blob} file
+ * @param {() => boolean} [stillWanted] something newer may have come while it was decoded
  */
-export async function paint(canvas, file) {
+export async function paint(canvas, file, stillWanted = () => true) {
   const bitmap = await createImageBitmap(file);
+  if (!stillWanted()) return;
   const side = Math.max(FINE, bitmap.width);
   if (canvas.width !== side) canvas.width = canvas.height = side;
-  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-  context.imageSmoothingQuality = "high";
-  context.drawImage(bitmap, 0, 0, side, side);
+  pen(canvas).drawImage(bitmap, 0, 0, side, side);
   bitmap.close();
 }
 
@@ -28,8 +28,8 @@ export async function paint(canvas, file) {
  */
 function grain(canvas) {
   const side = 48;
-  const dots = new OffscreenCanvas(side, side);
-  const small = /** @type {OffscreenCanvasRenderingContext2D} */ (dots.getContext("2d"));
+  const dots = make("canvas", { width: side, height: side });
+  const small = pen(dots);
   const pixels = small.createImageData(side, side);
   for (let at = 0; at < pixels.data.length; at += 4) {
     for (let channel = 0; channel < 3; channel++) pixels.data[at + channel] = 128 + 110 * (Math.random() + Math.random() - 1);
@@ -37,9 +37,7 @@ function grain(canvas) {
   }
   small.putImageData(pixels, 0, 0);
   canvas.width = canvas.height = FINE;
-  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-  context.imageSmoothingQuality = "high";
-  context.drawImage(dots, 0, 0, FINE, FINE);
+  pen(canvas).drawImage(dots, 0, 0, FINE, FINE);
 }
 
 /** A place in the grid. */
@@ -58,7 +56,7 @@ export class Tile {
     this.image = make("img", { alt: "", hidden: true });
     this.button = make(
       "button",
-      { type: "button", class: "picture", disabled: true, onclick: () => actions.open(index), "aria-label": `Face ${index + 1}, not ready yet` },
+      { class: "picture", disabled: true, onclick: () => actions.open(index), "aria-label": `Face ${index + 1}, not ready yet` },
       this.canvas,
       this.image,
     );
@@ -72,7 +70,7 @@ export class Tile {
     const file = slot.file ?? slot.preview;
     if (!file || file === this.#painted) return;
     this.#painted = file;
-    createPainted(this.canvas, file, () => this.#painted === file);
+    paint(this.canvas, file, () => this.#painted === file);
     this.element.dataset.state = slot.file ? "done" : "forming";
     if (slot.file) this.#finish(slot);
   }
@@ -87,7 +85,6 @@ export class Tile {
       make(
         "button",
         {
-          type: "button",
           class: "bare seed",
           title: "Use this seed",
           "aria-label": `Use seed ${slot.seed}`,
@@ -96,21 +93,8 @@ export class Tile {
         icon("seed"),
         String(slot.seed),
       ),
-      make("button", { type: "button", class: "bare", title: "Download", "aria-label": `Download face ${this.index + 1}`, onclick: () => saveOne(slot) }, icon("down")),
+      iconButton("down", `Download face ${this.index + 1}`, () => saveOne(slot)),
     );
   }
 }
 
-/**
- * Paint unless something newer was painted meanwhile.
- * @param {HTMLCanvasElement} canvas
- * @param {Blob} file
- * @param {() => boolean} stillWanted
- */
-async function createPainted(canvas, file, stillWanted) {
-  const off = document.createElement("canvas");
-  await paint(off, file);
-  if (!stillWanted()) return;
-  canvas.width = canvas.height = off.width;
-  /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d")).drawImage(off, 0, 0);
-}

@@ -1,6 +1,6 @@
 /** One face, large, beside the photo's own. */
 
-import { byId, icon, make } from "./dom.js";
+import { byId, icon, iconButton, make } from "./dom.js";
 import { saveOne } from "./download.js";
 import { paint } from "./tile.js";
 
@@ -30,12 +30,12 @@ export class Viewer {
       make(
         "div",
         { class: "viewer-bar" },
-        (this.previous = button("left", "Previous face", () => this.#go(-1))),
-        make("button", { type: "button", onclick: useSeed }, icon("seed"), "Use seed"),
-        make("button", { type: "button", class: "primary", onclick: () => saveOne(this.#slot) }, icon("down"), "Download"),
-        (this.next = button("right", "Next face", () => this.#go(1))),
+        (this.previous = iconButton("left", "Previous face", () => this.#go(-1))),
+        make("button", { onclick: useSeed }, icon("seed"), "Use seed"),
+        make("button", { class: "primary", onclick: () => saveOne(this.#slot) }, icon("down"), "Download"),
+        (this.next = iconButton("right", "Next face", () => this.#go(1))),
       ),
-      button("close", "Close", () => this.dialog.close(), "viewer-close"),
+      iconButton("close", "Close", () => this.dialog.close()),
     );
     this.dialog.addEventListener("keydown", (event) => {
       if (event.key === "ArrowLeft") this.#go(-1);
@@ -80,14 +80,4 @@ export class Viewer {
     this.meta.textContent = `${slot.width} × ${slot.height} pixels${slot.width < 256 ? ", smoothly enlarged here" : ""}`;
     this.previous.hidden = this.next.hidden = run.finished.length < 2;
   }
-}
-
-/**
- * @param {string} name
- * @param {string} label
- * @param {() => void} onclick
- * @param {string} [extra]
- */
-function button(name, label, onclick, extra = "") {
-  return make("button", { type: "button", class: `bare ${extra}`, "aria-label": label, title: label, onclick }, icon(name));
 }

@@ -51,7 +51,6 @@ FACE_BOX = (176.0, 64.0, 274.0, 161.0)
 CROP_BOX = (144.0, 25.0, 306.0, 186.0)
 SECOND_FACE = FoundFace(box=(380, 60, 440, 120), score=0.7)
 STEPS = 8
-VERSION = {"image_size": 64, "modes": ["auto", "faithful", "likeness", "celebrity", "pixel", "none"]}
 
 
 def portrait(size: int = 512) -> Image.Image:
@@ -135,11 +134,11 @@ class Service:
         self._server.server_close()
 
 
-def model(name: str, *versions: str, **more: Any) -> dict[str, Any]:
+def model(name: str, *versions: str) -> dict[str, Any]:
     """An entry of the list of models, its first version the default."""
-    listed = [{"version": each, **VERSION, "defaults": {"num_inference_steps": 25}, "ready": True} for each in versions]
+    common = {"image_size": 64, "defaults": {"num_inference_steps": 25}, "ready": True, "reason": None}
     entry = {"id": name, "object": "model", "created": 0, "owned_by": "local", "default_version": versions[0]}
-    return {**entry, "versions": listed, **more}
+    return {**entry, "versions": [{"version": each, **common} for each in versions]}
 
 
 class _Cut(Exception):
@@ -167,8 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._cut()
         path = self.path.split("?")[0]
         if path == "/readyz":
-            body = {"ready": self.service.ready} if self.service.ready else {"ready": False, "reason": "Loading."}
-            self._json(200 if self.service.ready else 503, body)
+            ready = self.service.ready
+            waiting = {} if ready else {"faces-64": "1.0 is loading"}
+            self._json(200 if ready else 503, {"status": "online" if ready else "starting", "waiting_for": waiting})
         elif path == "/v1/models":
             if self._allowed():
                 self._json(200, {"object": "list", "data": self.service.models})
@@ -262,9 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
         if service.warning:
             yield WarningEvent(code="note", message=service.warning)
         target = self._target(request) if request.image else None
-        yield StartedEvent(
-            id="r", model="faces-64", version="1.0", seed=seed, parameters=parameters, target=target
-        )
+        yield StartedEvent(id="r", model="faces-64", version="1.0", seed=seed, parameters=parameters, target=target)
         for step in range(1, STEPS + 1):
             if service.fail_at == step:
                 yield ErrorEvent(error=Error(code="out_of_memory", message="There was not enough memory."))
@@ -281,9 +279,7 @@ class _Handler(BaseHTTPRequestHandler):
                 last = step == STEPS or (step == STEPS - 1 and index < 2)
                 picture = service.picture(seed + index, step / STEPS)
                 if not last:
-                    yield PreviewEvent(
-                        step=step, index=index, content_type="image/png", b64_json=base64_of(picture)
-                    )
+                    yield PreviewEvent(step=step, index=index, content_type="image/png", b64_json=base64_of(picture))
                 elif step == STEPS - 1 or index >= 2:
                     yield ImageEvent(
                         index=index,
