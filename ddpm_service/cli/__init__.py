@@ -8,12 +8,13 @@ import typer
 
 from ddpm_service.cli.bench import app as bench
 from ddpm_service.cli.generate import generate
+from ddpm_service.cli.import_ import import_
 from ddpm_service.cli.inspect import inspect
 from ddpm_service.cli.models import app as models
 from ddpm_service.cli.pack import pack
 from ddpm_service.cli.sample import sample
 from ddpm_service.cli.serve import serve
-from ddpm_service.cli.train import resume, train
+from ddpm_service.cli.train import export, prepare, resume, train
 
 app = typer.Typer(
     name="ddpm",
@@ -23,8 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (serve, generate, sample, train, resume, inspect, pack):
+for command in (serve, generate, sample, prepare, train, resume, export, inspect, pack):
     app.command()(command)
+app.command("import")(import_)
 app.add_typer(bench, name="bench")
 app.add_typer(models, name="models", help="What is served: list, describe, register, scale, set-default, unregister.")
 

@@ -1,0 +1,146 @@
+"""A model in diffusers' form as a source: a folder, or a repository of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ddpm_core.bundle import MANIFEST
+from ddpm_core.errors import InvalidInput
+from ddpm_core.importers import pickles
+from ddpm_core.importers.found import Found
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_WEIGHTS = "diffusion_pytorch_model"
+# The forward process is the same β table in all of these; others (score SDEs, flows) are other mathematics.
+_SCHEDULERS = (
+    "DDPMScheduler",
+    "DDPMParallelScheduler",
+    "DDIMScheduler",
+    "DDIMParallelScheduler",
+    "PNDMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "UniPCMultistepScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+)
+_OTHER_SYSTEMS = ("vae", "vqvae", "text_encoder", "movq", "prior", "transformer")
+
+
+def is_hub_id(source: str) -> bool:
+    """Say whether a source that is no path can name a repository, such as `google/ddpm-celebahq-256`."""
+    return _HUB_ID.fullmatch(source) is not None
+
+
+def fetch(repository: str) -> Found:
+    """Download a repository of the hub into its cache, or take it from there, and read it.
+
+    What is fetched are the settings and the weights; pickled weights only where there are no others.
+
+    Raises:
+        InvalidInput: it cannot be reached or found, or is no model of a kind that can be served.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    places, ignored = ("", "unet/", "unet_ema/"), ["*.fp16.*", "*.non_ema.*"]
+    patterns = ["*.json", *(f"{place}{_WEIGHTS}*.safetensors" for place in places)]
+    try:
+        folder = Path(snapshot_download(repository, allow_patterns=patterns, ignore_patterns=ignored))
+        if not any(folder.rglob(f"{_WEIGHTS}*.safetensors")):
+            patterns = ["*.json", *(f"{place}{_WEIGHTS}.bin" for place in places)]
+            folder = Path(snapshot_download(repository, allow_patterns=patterns, ignore_patterns=ignored))
+    except (OSError, ValueError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise InvalidInput(
+            "hub_failed",
+            f"There is no file or folder {repository}, and the Hugging Face hub did not give a repository of that"
+            f" name: {why}",
+            field="source",
+            given=repository,
+        ) from error
+    return read(folder, source=repository, revision=folder.name)
+
+
+def read(folder: Path, *, source: str | None = None, revision: str | None = None) -> Found:
+    """Read a pipeline's folder, with `unet/` and `scheduler/` or all at its root, or the folder of a UNet alone.
+
+    Args:
+        folder: where it lies.
+        source: what it is called; the folder's name if not given.
+        revision: its commit.
+
+    Raises:
+        InvalidInput: a file that is missing, damaged or refused, or a model of another kind.
+    """
+    if (folder / MANIFEST).exists():
+        raise _wrong(folder, "it is a bundle already: `ddpm pack` and `ddpm sample` take it as it is")
+    index = _json(folder / "model_index.json") if (folder / "model_index.json").exists() else {}
+    others = [part for part in _OTHER_SYSTEMS if part in index or (folder / part).is_dir()]
+    if others:
+        raise _wrong(folder, f"it has a {others[0]}: only networks that work on the pixels themselves can be served")
+    networks = [folder / "unet_ema", folder / "unet", folder]
+    network = next((place for place in networks if (place / "config.json").exists()), None)
+    if network is None:
+        raise _wrong(folder, "there is no config.json of a network, neither in it nor in its unet/")
+    ema = network.name == "unet_ema"
+    scheduler: dict[str, Any] = {}
+    for file in (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"):
+        if file.exists():
+            scheduler = _json(file)
+            break
+    if scheduler and scheduler.get("_class_name", _SCHEDULERS[0]) not in _SCHEDULERS:
+        raise _wrong(
+            folder, f"it was trained for {scheduler['_class_name']}; what can be served: {', '.join(_SCHEDULERS)}"
+        )
+    settings = _json(network / "config.json")
+    size = settings.get("sample_size")
+    return Found(
+        source=source or folder.resolve().name,
+        tensors=_weights(network),
+        network=settings,
+        scheduler={key: value for key, value in scheduler.items() if not key.startswith("_")},
+        image_size=size if isinstance(size, int) else None,
+        prediction_type=scheduler.get("prediction_type", "epsilon") if scheduler else None,
+        ema=ema,
+        notes=("The averaged weights of `unet_ema` were taken.",) if ema else (),
+        revision=revision,
+    )
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    for pattern in (f"{_WEIGHTS}.safetensors", f"{_WEIGHTS}-*-of-*.safetensors", f"{_WEIGHTS}.bin"):
+        files = sorted(folder.glob(pattern))
+        if files:
+            break
+    else:
+        raise _wrong(folder, f"there is neither {_WEIGHTS}.safetensors nor {_WEIGHTS}.bin")
+    weights: dict[str, Tensor] = {}
+    for file in files:
+        held = pickles.read(file)
+        if not isinstance(held, dict) or not all(isinstance(value, Tensor) for value in held.values()):
+            raise _wrong(folder, f"{file.name} holds more than a network's tensors")
+        weights |= held
+    return weights
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _wrong(file.parent, f"{file.name} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise _wrong(file.parent, f"{file.name} does not hold a JSON object")
+    return value
+
+
+def _wrong(folder: Path, why: str) -> InvalidInput:
+    return InvalidInput("wrong_source", f"{folder} cannot be imported: {why}.", field="source", given=str(folder))
