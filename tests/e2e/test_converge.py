@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from ddpm_service.archive import pack
 from ddpm_service.torchserve.converge import Converger, Report
 from ddpm_service.torchserve.desired import Desired
 from ddpm_service.torchserve.management import Management, ManagementError
@@ -105,6 +106,17 @@ def test_a_broken_version_is_reported_and_disturbs_nothing(handler, why, apply, 
     assert why in report.failed["a", "3.0"]
     assert answer(torchserve, "a") == "1.0"
     assert [served.version for served in management.describe("a")] == ["1.0"]
+
+
+def test_a_model_whose_files_have_changed_is_not_served(apply, management, store, tmp_path, write_toy_bundle):
+    bundle = write_toy_bundle(tmp_path / "bundle", name="b")
+    with (bundle / "scheduler" / "scheduler_config.json").open("a") as file:
+        file.write("\n")
+
+    report = apply({"b": {"default": "1.0", "versions": {"1.0": pack(bundle, store).name}}})
+
+    assert "scheduler/scheduler_config.json has changed" in report.failed["b", "1.0"]
+    assert management.models() == []
 
 
 def test_an_archive_must_hold_the_version_it_is_listed_as(apply, management, make_toy):

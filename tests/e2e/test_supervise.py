@@ -119,19 +119,21 @@ def test_it_serves_what_the_file_says_while_that_changes_and_leaves_nothing(serv
     assert alive(family) == []
 
 
-def test_a_worker_and_a_torchserve_that_die_come_back(serve):
+def test_a_worker_and_a_torchserve_that_die_come_back_with_their_default(serve, make_toy):
     service = serve()
     seen = service.wait_for("ready: a at")
+    write_models(service.models, "2.0", {"1.0": "a_1.0.mar", "2.0": make_toy("a", "2.0")})
+    seen = service.wait_for("ready: a at", seen)
 
     worker = service.management.describe("a")[0].workers[0].pid
     os.kill(worker, signal.SIGKILL)
     seen = service.wait_for("its worker is back", service.wait_for("its worker has died", seen))
-    assert service.default() == "1.0"
+    assert service.default() == "2.0"
 
     java = next(process for process in service.descendants() if process.name() == "java")
     java.kill()
     service.wait_for("ready: a at", service.wait_for("TorchServe has ended", seen))
-    assert service.default() == "1.0"
+    assert service.default() == "2.0"
     assert service.end(signal.SIGINT) == 0
 
 
