@@ -56,7 +56,7 @@ def import_model(source: str, out: Path, answers: Answers) -> tuple[Bundle, tupl
         if answers.code is not None:
             code = (place / answers.code[0].name, answers.code[1])
             shutil.copyfile(answers.code[0], code[0])
-        network, choice = networks.build(found, answers, planned, code)
+        network, choice = networks.build(found, planned, code)
         manifest = _manifest(found, answers, settled, network, choice)
         notes = (*found.notes, *_notes(choice, planned))
         card = model_card(manifest, SAMPLE, _told(answers, settled, planned), notes)

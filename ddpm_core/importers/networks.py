@@ -48,6 +48,7 @@ def plan(found: Found, answers: Answers) -> Planned:
     if choice is not None:
         choice = replace(choice, tensors=shapes.current_names(choice.tensors))
     if "_class_name" in settings:
+        _only_known(settings["_class_name"], answers)
         return Planned(settings, {}, {}, choice)
     inferred = shapes.infer(choice.tensors) if choice is not None else None
     if inferred is None:
@@ -60,22 +61,21 @@ def plan(found: Found, answers: Answers) -> Planned:
             field="source",
             allowed=", ".join(shapes.LANDMARKS),
         )
+    _only_known(inferred.settings["_class_name"], answers)
     return Planned({**inferred.settings, **settings}, inferred.settings, inferred.open, choice)
 
 
-def build(found: Found, answers: Answers, planned: Planned, code: tuple[Path, str] | None) -> tuple[nn.Module, Choice]:
+def build(found: Found, planned: Planned, code: tuple[Path, str] | None) -> tuple[nn.Module, Choice]:
     """Make the network and put its weights in.
 
     Args:
         found: what the source holds.
-        answers: what is said by hand.
         planned: what `plan` gave.
         code: the file to run, which was named, and its class.
 
     Raises:
         InvalidInput: the settings do not make a network, or the weights do not fit: missing and unexpected keys.
     """
-    _only_known(planned.settings, answers)
     try:
         network = build_network(planned.settings, code)
     except InvalidInput:
@@ -130,17 +130,16 @@ def _averaged_list(found: Found, network: nn.Module, choice: Choice) -> Choice:
     return choice
 
 
-def _only_known(settings: Mapping[str, Any], answers: Answers) -> None:
+def _only_known(name: str, answers: Answers) -> None:
     """Refuse settings by hand that a UNet2DModel would silently ignore."""
-    if answers.code is None and settings.get("_class_name") == "UNet2DModel":
-        from diffusers import UNet2DModel
+    if name != "UNet2DModel":
+        return
+    from diffusers import UNet2DModel
 
-        known = {*inspect.signature(UNet2DModel.__init__).parameters, "_class_name"} - {"self"}
-        for key in answers.network:
-            if key not in known:
-                raise InvalidInput(
-                    "unknown_setting",
-                    f"UNet2DModel has no setting {key}; it has {', '.join(sorted(known))}.",
-                    field=key,
-                    allowed=", ".join(sorted(known)),
-                )
+    known = {*inspect.signature(UNet2DModel.__init__).parameters, "_class_name"} - {"self"}
+    for key in answers.network:
+        if key not in known:
+            allowed = ", ".join(sorted(known))
+            raise InvalidInput(
+                "unknown_setting", f"{name} has no setting {key}; it has {allowed}.", field=key, allowed=allowed
+            )

@@ -105,7 +105,7 @@ def test_what_is_no_checkpoint_is_refused(content, tmp_path):
 
 
 def test_a_compiled_program_is_refused(tmp_path):
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
         torch.jit.script(torch.nn.Linear(1, 1)).save(tmp_path / "a.pt")
     with pytest.raises(InvalidInput, match="TorchScript"):
         pickles.read(tmp_path / "a.pt")

@@ -1,0 +1,165 @@
+"""Folders in diffusers' form and repositories of the hub become bundles that make the pictures diffusers makes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler
+from huggingface_hub import constants
+
+from ddpm_core.errors import InvalidInput
+
+REPOSITORY = "google/ddpm-tiny-256"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+# What the folder does not say is not said by hand either.
+NOTHING = {"image_size": None, "prediction_type": None, "schedule": None, "network": {}}
+
+
+@pytest.fixture
+def pipeline(unet):
+    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    return DDPMPipeline(unet, scheduler)
+
+
+@pytest.fixture
+def folder(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path / "pipeline")
+    return tmp_path / "pipeline"
+
+
+def holds(bundle, network):
+    held = bundle.load_network().state_dict()
+    return all(torch.equal(held[key], value) for key, value in network.state_dict().items())
+
+
+def test_a_pipeline_says_all_that_is_needed(folder, unet, bring):
+    bundle = bring(folder, **NOTHING)
+    assert holds(bundle, unet)
+    assert (bundle.manifest.image_size, bundle.manifest.prediction_type) == (16, "v_prediction")
+    assert bundle.schedule.config["beta_schedule"] == "squaredcos_cap_v2"
+
+
+def test_what_was_imported_is_again_a_pipeline_of_diffusers(folder, pipeline, bring):
+    again = DDPMPipeline.from_pretrained(bring(folder, **NOTHING).path)
+    x, t = torch.randn(1, 3, 16, 16), torch.tensor([500])
+    with torch.no_grad():
+        assert torch.allclose(again.unet(x, t).sample, pipeline.unet.eval()(x, t).sample, atol=1e-5)
+    assert torch.allclose(again.scheduler.alphas_cumprod, pipeline.scheduler.alphas_cumprod)
+
+
+def test_pickled_weights_are_read_too(pipeline, unet, tmp_path, bring):
+    pipeline.save_pretrained(tmp_path / "old", safe_serialization=False)
+    assert not list((tmp_path / "old").rglob("*.safetensors"))
+    assert holds(bring(tmp_path / "old", **NOTHING), unet)
+
+
+def test_weights_in_several_files_are_put_together(unet, folder, tmp_path, bring):
+    shutil.rmtree(folder / "unet")
+    unet.save_pretrained(folder / "unet", max_shard_size="10KB")
+    assert len(list((folder / "unet").glob("*.safetensors"))) > 1
+    assert holds(bring(folder, **NOTHING), unet)
+
+
+def test_averaged_weights_beside_the_raw_ones_are_taken(unet, averaged, folder, bring):
+    shutil.copytree(folder / "unet", folder / "unet_ema")
+    unet.load_state_dict(averaged)
+    unet.save_pretrained(folder / "unet_ema")
+    bundle = bring(folder, **NOTHING)
+    assert holds(bundle, unet)
+    assert bundle.manifest.weights == "ema"
+
+
+def test_a_unet_alone_leaves_its_schedule_open(unet, tmp_path, bring):
+    unet.save_pretrained(tmp_path / "alone")
+    with pytest.raises(InvalidInput, match=r"--schedule .*--prediction-type"):
+        bring(tmp_path / "alone", **NOTHING)
+    assert holds(bring(tmp_path / "alone", **{**NOTHING, "schedule": "linear", "prediction_type": "epsilon"}), unet)
+
+
+def test_another_sampler_of_the_same_process_is_no_obstacle(unet, folder, bring):
+    DDIMScheduler(beta_end=0.01).save_pretrained(folder / "scheduler")
+    bundle = bring(folder, **NOTHING)
+    assert bundle.schedule.config["beta_end"] == 0.01
+    assert DDPMPipeline.from_pretrained(bundle.path).scheduler.config.beta_end == 0.01
+
+
+@pytest.fixture
+def hub(unet, tmp_path, monkeypatch):
+    """A hub cache as `google/ddpm-celebahq-256` leaves it: no network, its files at the root, the weights pickled."""
+    cache = tmp_path / "hub"
+    repository = cache / f"models--{REPOSITORY.replace('/', '--')}"
+    snapshot = repository / "snapshots" / COMMIT
+    unet.save_pretrained(snapshot, safe_serialization=False)
+    DDPMScheduler().save_pretrained(snapshot)
+    (snapshot / "model_index.json").write_text(
+        json.dumps(
+            {
+                "_class_name": "DDPMPipeline",
+                "scheduler": ["diffusers", "DDPMScheduler"],
+                "unet": ["diffusers", "UNet2DModel"],
+            }
+        )
+    )
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_repository_of_the_hub_is_taken_from_its_cache_without_a_network(unet, bring):
+    bundle = bring(REPOSITORY, **NOTHING, domain="human_face")
+    assert holds(bundle, unet)
+    assert bundle.manifest.prediction_type == "epsilon"
+    assert bundle.manifest.provenance["source"] == REPOSITORY
+    assert bundle.manifest.provenance["revision"] == COMMIT
+    assert REPOSITORY in (bundle.path / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_repository_that_the_hub_does_not_give_is_named(bring, nothing_is_left):
+    with pytest.raises(InvalidInput, match="no file or folder nobody/nothing, and the Hugging Face hub") as refusal:
+        bring("nobody/nothing", **NOTHING)
+    assert refusal.value.code == "hub_failed"
+
+
+def edit(file, **changes):
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+BROKEN = {
+    "no network": (lambda f: shutil.rmtree(f / "unet"), "no config.json"),
+    "no weights": (lambda f: next((f / "unet").glob("*.safetensors")).unlink(), "neither diffusion_pytorch_model"),
+    "cut weights": (
+        lambda f: (file := next((f / "unet").glob("*.safetensors"))).write_bytes(file.read_bytes()[:-9]),
+        "was not read",
+    ),
+    "no JSON": (lambda f: (f / "unet" / "config.json").write_text("{"), "config.json is not JSON"),
+    "latent": (lambda f: (f / "vqvae").mkdir(), "has a vqvae"),
+    "text to image": (
+        lambda f: edit(f / "unet" / "config.json", _class_name="UNet2DConditionModel"),
+        "UNet2DConditionModel is not known",
+    ),
+    "another process": (
+        lambda f: edit(f / "scheduler" / "scheduler_config.json", _class_name="ScoreSdeVeScheduler"),
+        "trained for ScoreSdeVeScheduler",
+    ),
+    "learned variance": (
+        lambda f: edit(f / "scheduler" / "scheduler_config.json", variance_type="learned_range"),
+        "variance_type = learned_range",
+    ),
+    "classes": (lambda f: edit(f / "unet" / "config.json", num_class_embeds=3), "missing keys: class_embedding.weight"),
+    "another size": (lambda f: edit(f / "unet" / "config.json", layers_per_block=2), "missing keys: down_blocks"),
+    "a bundle": (lambda f: (f / "bundle.json").write_text("{}"), "a bundle already"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_folder_that_cannot_be_served_says_why_and_leaves_nothing(spoil, message, folder, bring, nothing_is_left):
+    spoil(folder)
+    with pytest.raises(InvalidInput, match=message):
+        bring(folder, **NOTHING)
+    assert nothing_is_left()

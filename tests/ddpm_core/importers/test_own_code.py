@@ -1,0 +1,88 @@
+"""A network that comes with its own code: run because it was named, carried in the bundle, and guarded there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ddpm_core import load
+from ddpm_core.errors import InvalidInput
+
+UNET = """
+import math
+import torch
+from torch import nn
+
+class Unet(nn.Module):
+    def __init__(self, dim, channels=3):
+        super().__init__()
+        self.time = nn.Linear(1, dim)
+        self.inside = nn.Conv2d(channels, dim, 3, padding=1)
+        self.outside = nn.Conv2d(dim, channels, 3, padding=1)
+
+    def forward(self, x, time):
+        # As many do: the code of the time is float32, whatever the network is.
+        return self.outside(torch.relu(self.inside(x) + self.time(time[:, None] / 1000)[:, :, None, None]))
+"""
+
+
+@pytest.fixture
+def code(tmp_path):
+    file = tmp_path / "unet.py"
+    file.write_text(UNET)
+    return file
+
+
+@pytest.fixture
+def weights(code):
+    names = {}
+    exec(UNET, names)  # the same source as the file's
+    torch.manual_seed(0)
+    return names["Unet"](8).state_dict()
+
+
+def test_it_is_built_filled_and_carried(code, weights, bring):
+    bundle = bring({"ema": {f"ema_model.model.{key}": value for key, value in weights.items()}},
+                   code=(code, "Unet"), network={"dim": 8})  # fmt: skip
+
+    held = bundle.load_network().state_dict()
+    assert all(torch.equal(held[key], value) for key, value in weights.items())
+    assert bundle.manifest.weights == "ema"
+    assert (bundle.path / "unet.py").read_text() == UNET
+    assert load(bundle.path, device="cpu").sample(num_inference_steps=2)[0].size == (16, 16)
+
+
+def test_the_bundle_runs_no_other_code(code, weights, bring):
+    bundle = bring(weights, code=(code, "Unet"), network={"dim": 8})
+    (bundle.path / "unet.py").write_text("raise SystemExit('changed')")
+    with pytest.raises(InvalidInput, match=r"unet\.py has changed"):
+        bundle.load_network()
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "settings", "message"),
+    [
+        (UNET, "Unet", {}, r"missing 1 required positional argument: 'dim'.* Settings come with --config FILE"),
+        (UNET, "Unet", {"dim": 8, "depth": 2}, "unexpected keyword argument 'depth'"),
+        (UNET, "Net", {"dim": 8}, "has no attribute 'Net'"),
+        (UNET, "Unet", {"dim": 4}, r"inside\.weight \(8, 3, 3, 3\) instead of \(4, 3, 3, 3\)"),
+        ("import no_such_package", "Unet", {}, "No module named 'no_such_package'"),
+        (UNET.replace("return self", "return 'x' or self"), "Unet", {"dim": 8}, "no image could be made"),
+        (UNET.replace("return self.outside(", "return (0/0 if 0 else float('nan')) * self.outside("), "Unet",
+         {"dim": 8}, "not finite"),
+    ],
+    ids=["settings", "too many", "class", "another", "import", "fails", "not finite"],
+)  # fmt: skip
+def test_code_that_does_not_fit_is_told_and_nothing_is_left(
+    source, name, settings, message, code, weights, bring, nothing_is_left
+):
+    code.write_text(source)
+    with pytest.raises(InvalidInput, match=message):
+        bring(weights, code=(code, name), network=settings)
+    assert nothing_is_left()
+
+
+def test_code_is_never_run_unless_it_was_named(code, weights, bring):
+    code.write_text("raise SystemExit('it ran')")
+    with pytest.raises(InvalidInput, match="--model-file"):
+        bring(weights)
