@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ddpm_api import ApiError, Error, ErrorBody, GenerateRequest
@@ -68,7 +69,20 @@ async def _refused(request: Request, problem: Exception) -> Response:
     answer = _shaped(request.url.path, error)
     if isinstance(problem, HTTPException):
         answer.headers.update(problem.headers or {})
+        if problem.status_code == 405:
+            answer.headers["Allow"] = ", ".join(sorted(_methods(request)))
     return answer
+
+
+def _methods(request: Request) -> set[str]:
+    """What a path can be asked by; the framework knows only the last route's."""
+    routes = (route for route in request.app.routes if isinstance(route, Route))
+    return {
+        method
+        for route in routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
 
 
 async def _failed(request: Request, _problem: Exception) -> Response:

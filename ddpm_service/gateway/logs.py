@@ -41,6 +41,8 @@ def configure(stream: TextIO | None = None) -> None:
     handler.setFormatter(_Words() if stream.isatty() else JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     log.setLevel(logging.INFO)
+    # It names bytes of bodies that it cannot read.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 class JsonLines(logging.Formatter):

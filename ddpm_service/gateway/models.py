@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from ddpm_api import ApiError, Error, ErrorBody, Mode, Sampler
+from ddpm_service.gateway.documented import ModelName, VersionName
 from ddpm_service.gateway.door import Door, door_of
 from ddpm_service.torchserve.board import ModelState, State, VersionState
 
@@ -23,20 +24,20 @@ async def models(request: Request) -> dict[str, Any]:
 
 
 @router.get("/v1/models/{name}", responses=_MISSING)
-async def model(request: Request, name: str) -> dict[str, Any]:
+async def model(request: Request, name: ModelName) -> dict[str, Any]:
     """One model with its versions."""
     return _described(find_model(_identified(request), name))
 
 
 @router.get("/v1/models/{name}/versions/{version}", responses=_MISSING)
-async def version(request: Request, name: str, version: str) -> dict[str, Any]:
+async def version(request: Request, name: ModelName, version: VersionName) -> dict[str, Any]:
     """One version: its size, modes, defaults, where it comes from, and where it stands."""
     found = find_model(_identified(request), name)
     return _version(found, version, find_version(found, version))
 
 
 @router.get("/v1/models/{name}/versions/{version}/ready", responses={**_MISSING, 503: {"description": "not ready"}})
-async def version_ready(request: Request, name: str, version: str) -> JSONResponse:
+async def version_ready(request: Request, name: ModelName, version: VersionName) -> JSONResponse:
     """Whether a version can answer, and why not: 200 or 503."""
     state = find_version(find_model(_identified(request), name), version)
     ready = state.state is State.READY

@@ -26,12 +26,13 @@ from ddpm_api import (
     parse_json,
 )
 from ddpm_service.gateway.answer import Renders
+from ddpm_service.gateway.documented import ERRORS
 from ddpm_service.gateway.door import Order, door_of
 from ddpm_service.gateway.models import find_model
 from ddpm_service.gateway.reading import FORM, JSON, media_type, read_form, read_json, unsupported
 from ddpm_service.torchserve.board import ModelState
 
-router = APIRouter(prefix="/v1/images", tags=["openai"])
+router = APIRouter(prefix="/v1/images", tags=["openai"], responses=ERRORS)
 
 # Where our models take no number of calls from their bundle, guided faces need about so many.
 _USUAL_CALLS = 18
@@ -53,7 +54,7 @@ _NO_USAGE = {
     "total_tokens": 0,
     "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
 }
-_FIELDS: dict[str, Any] = {
+_OWN: dict[str, Any] = {
     "model": {"type": "string", "description": "a model's name; absent = the first of the list"},
     "prompt": {"type": "string", "description": "accepted and ignored, with a warning"},
     "n": {"type": "integer", "minimum": 1, "maximum": 16},
@@ -61,6 +62,11 @@ _FIELDS: dict[str, Any] = {
     "stream": {"type": "boolean"},
     "partial_images": {"type": "integer", "minimum": 0, "maximum": _MOST_PARTIALS},
     "output_format": {"type": "string", "enum": ["png", "jpeg", "webp"]},
+}
+# The client sends null for what its user left out.
+_NULLABLE = {*_OWN, *_IGNORED, "mask", "background", "response_format"}
+_FIELDS: dict[str, Any] = {
+    **{name: {"anyOf": [schema, {"type": "null"}]} for name, schema in _OWN.items()},
     "seed": {"type": "integer", "description": "and all other fields of the contract"},
 }
 
@@ -134,9 +140,9 @@ class _Wish:
 
 
 def _order(request: Request, document: Mapping[str, Any], *, guided: bool) -> Order:
-    given = {name: value for name, value in document.items() if value is not None}
+    given = {name: value for name, value in document.items() if not (value is None and name in _NULLABLE)}
     models = door_of(request).board.models()
-    name = given.pop("model", None) or next(iter(models), "")
+    name = given.pop("model", next(iter(models), ""))
     if not isinstance(name, str):
         raise InvalidRequest("wrong_type", "model is not a text.", field="model", given=name, allowed=", ".join(models))
     model = find_model(door_of(request), name)
@@ -144,6 +150,8 @@ def _order(request: Request, document: Mapping[str, Any], *, guided: bool) -> Or
     stream = _flag(given.pop("stream", False))
     partials = _partials(given.pop("partial_images", 0))
     _refuse_what_is_not_made(given)
+    if not isinstance(prompt := given.get("prompt", ""), str):
+        raise InvalidRequest("wrong_type", "prompt is not a text.", field="prompt", given=prompt, allowed="a text")
     ignored = [field for field in _IGNORED if field in given and given.pop(field) not in ("", "auto")]
     warnings = tuple(
         Notice(code="no_effect", message=f"{field}: no effect, only the picture guides.") for field in ignored

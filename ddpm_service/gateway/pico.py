@@ -11,15 +11,16 @@ from fastapi import APIRouter, Request, Response
 from ddpm_api import EndEvent, Error, ErrorEvent, Event, InvalidRequest, ResultBuilder, parse_json
 from ddpm_api.errors import shown_name
 from ddpm_service.gateway.answer import Renders
+from ddpm_service.gateway.documented import ERRORS
 from ddpm_service.gateway.door import Order, door_of
 from ddpm_service.gateway.models import find_model
 from ddpm_service.gateway.reading import JSON, media_type, read_json, unsupported
 from ddpm_service.torchserve.board import ModelState
 
-router = APIRouter(tags=["compatible"])
+router = APIRouter(tags=["compatible"], responses={401: ERRORS[401]})
 _BODY: dict[str, Any] = {
     "requestBody": {
-        "required": True,
+        "required": False,
         "content": {
             JSON: {
                 "schema": {
@@ -70,7 +71,7 @@ async def config(request: Request) -> dict[str, Any]:
     return {"status": "success", "models": described, "limits": door.settings.model_dump()}
 
 
-@router.post("/generate", response_class=Response, openapi_extra=_BODY)
+@router.post("/generate", responses=ERRORS, response_class=Response, openapi_extra=_BODY)
 async def generate(request: Request) -> Response:
     """One face from noise; its size and channels are the model's, and asking for others is an error."""
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from ddpm_api import ErrorBody, GenerateRequest, Kind, Rendering, Result, WarningEvent, choose
+from ddpm_api import GenerateRequest, Kind, Rendering, Result, WarningEvent, choose
+from ddpm_service.gateway.documented import ERRORS, ModelName, VersionName
 from ddpm_service.gateway.door import Order, door_of
 from ddpm_service.gateway.reading import read_request
 
@@ -32,24 +33,6 @@ _BODY: dict[str, Any] = {
         },
     }
 }
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody, "description": description}
-    for status, description in {
-        400: "not HTTP, or not JSON",
-        401: "no valid token",
-        404: "no such model or version",
-        406: "cannot be answered as the Accept header asks",
-        408: "the body did not arrive in time",
-        413: "too many bytes or pixels",
-        415: "not a picture, or a content type that is not taken",
-        422: "a field is unknown, wrong or out of range",
-        429: "too many requests of this token",
-        500: "it failed",
-        502: "the answer broke off",
-        503: "busy, starting or about to stop; see Retry-After",
-        504: "the model has been silent for too long",
-    }.items()
-}
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "model": Result,
@@ -62,13 +45,13 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
             "text/event-stream": {"schema": {"type": "string"}, "example": _SSE},
         },
     },
-    **_ERRORS,
+    **ERRORS,
 }
 
 
 @router.post("/predictions/{name}", responses=_ANSWERS, response_class=Response, openapi_extra=_BODY)
 @router.put("/predictions/{name}", responses=_ANSWERS, response_class=Response, openapi_extra=_BODY)
-async def predict(request: Request, name: str) -> Response:
+async def predict(request: Request, name: ModelName) -> Response:
     """Make faces with the default version of a model.
 
     The body is the selfie itself (further fields as query parameters), a multipart form, or JSON.
@@ -78,7 +61,7 @@ async def predict(request: Request, name: str) -> Response:
 
 @router.post("/predictions/{name}/{version}", responses=_ANSWERS, response_class=Response, openapi_extra=_BODY)
 @router.put("/predictions/{name}/{version}", responses=_ANSWERS, response_class=Response, openapi_extra=_BODY)
-async def predict_version(request: Request, name: str, version: str) -> Response:
+async def predict_version(request: Request, name: ModelName, version: VersionName) -> Response:
     """Make faces with one version of a model; else as without a version."""
     return await _predict(request, name, version)
 

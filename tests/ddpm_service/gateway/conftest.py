@@ -112,7 +112,7 @@ class Upstream:
         response.enable_chunked_encoding()
         await response.prepare(request)
         name = request.headers["X-Request-Id"]
-        async for event in getattr(self, "_" + script)(asked, name):
+        async for event in getattr(self, "_" + script.partition("-")[0])(asked, name):
             if event is None:
                 assert request.transport is not None
                 request.transport.abort()
