@@ -1,0 +1,49 @@
+"""Unguided samples to measure: the served step, in batches as large as the device likes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddpm_core.pipeline import Pipeline
+from ddpm_core.pixels import to_pixels
+from ddpm_core.sampling import Sampler, SampleState, advance, build, noise
+
+_AT_ONCE = {"cpu": 16}
+_AT_ONCE_ELSEWHERE = 256
+
+
+def draw(
+    pipeline: Pipeline,
+    sampler: Sampler,
+    num_inference_steps: int,
+    seeds: Sequence[int],
+    on_images: Callable[[int], object] | None = None,
+) -> NDArray[np.uint8]:
+    """Make one unguided image a seed.
+
+    Args:
+        pipeline: the model.
+        sampler: from noise to picture; DDIM with η = 0.
+        num_inference_steps: network calls, 1..T.
+        seeds: one an image.
+        on_images: called with how many images a batch has added.
+
+    Returns:
+        (N, H, W, 3) uint8; a grey model's three channels are equal.
+    """
+    denoiser, shape = pipeline.denoiser, pipeline.bundle.shape
+    schedule = denoiser.schedule
+    table = build(sampler, schedule, schedule.trailing(schedule.num_levels, num_inference_steps))
+    size = _AT_ONCE.get(denoiser.device.type, _AT_ONCE_ELSEWHERE)
+    pictures: list[NDArray[np.uint8]] = []
+    for start in range(0, len(seeds), size):
+        states = [SampleState(table, s, noise(s, 0, shape)).to(denoiser.device) for s in seeds[start : start + size]]
+        while not states[0].done:
+            states = advance(denoiser, states)
+        pictures.extend(to_pixels(state.x) for state in states)
+        if on_images:
+            on_images(len(states))
+    return np.stack(pictures)

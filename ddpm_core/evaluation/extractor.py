@@ -1,0 +1,101 @@
+"""Which features are compared, and what the figures in them may be called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ddpm_core.bundle import sha256
+from ddpm_core.evaluation import wavelets
+from ddpm_core.evaluation.figures import FeatureSet, Figures
+from ddpm_core.evaluation.inception import read_inception
+
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Extractor:
+    """A feature space.
+
+    Attributes:
+        name: of the features.
+        version: of the features: a number, or the SHA-256 of the network's file.
+        run: (B, H, W, 3) uint8 → (B, D) float32.
+        substitute: the figures are not those of the papers, and are not called by their names.
+        device: where it runs.
+    """
+
+    name: str
+    version: str
+    run: Callable[[Tensor], Tensor]
+    substitute: bool
+    device: torch.device
+
+    @torch.inference_mode()
+    def __call__(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """(N, H, W, 3) uint8 → (N, D) float32 on the device."""
+        batches = (pixels[start : start + _AT_ONCE] for start in range(0, len(pixels), _AT_ONCE))
+        return torch.cat([self.run(torch.from_numpy(np.ascontiguousarray(b)).to(self.device)) for b in batches])
+
+
+def wavelet_extractor(device: torch.device | str = "cpu") -> Extractor:
+    """Make the extractor that needs no download."""
+    return Extractor(wavelets.NAME, str(wavelets.VERSION), wavelets.wavelet_statistics, True, torch.device(device))
+
+
+def inception_extractor(file: Path, device: torch.device | str = "cpu") -> Extractor:
+    """Make the extractor of FID and KID from the network's file; see `ddpm_core.evaluation.inception`."""
+    return Extractor("inception-2015-12-05", sha256(file), read_inception(file, device), False, torch.device(device))
+
+
+class Yardstick:
+    """Measures sets of images against one reference.
+
+    Substitute features are of different units, so each is counted in standard deviations of the reference; those of the
+    Inception network are taken as they are, as the papers do.
+
+    Args:
+        extractor: the features.
+        reference: (N, H, W, 3) uint8.
+    """
+
+    def __init__(self, extractor: Extractor, reference: NDArray[np.uint8]) -> None:
+        self.extractor = extractor
+        features = extractor(reference)
+        self._centre, self._scale = torch.zeros(()), torch.ones(())
+        if extractor.substitute:
+            self._centre = features.mean(0)
+            self._scale = features.std(0).clamp(min=1e-3)
+        self.reference = self._set(features)
+
+    @property
+    def dimensions(self) -> int:
+        """Features of an image."""
+        return self.reference.features.shape[1]
+
+    def measure(self, pixels: NDArray[np.uint8]) -> dict[str, float]:
+        """Give the figures of (N, H, W, 3) uint8 by their honest names."""
+        figures = self.reference.compare(self._set(self.extractor(pixels)))
+        return {_called(name, self.extractor.substitute): value for name, value in asdict(figures).items()}
+
+    def _set(self, features: Tensor) -> FeatureSet:
+        return FeatureSet((features - self._centre.to(features)) / self._scale.to(features))
+
+
+def names(substitute: bool) -> list[str]:
+    """Give the names of all figures in their order."""
+    return [_called(name, substitute) for name in Figures.__dataclass_fields__]
+
+
+def _called(name: str, substitute: bool) -> str:
+    """FID and KID are names of distances in Inception's features alone."""
+    if not substitute:
+        return "fid" if name == "frechet" else name
+    head, _, tail = name.partition("_")
+    return f"{head}_substitute" + (f"_{tail}" if tail else "")

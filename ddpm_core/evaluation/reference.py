@@ -1,0 +1,100 @@
+"""The real images that samples are measured against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddpm_core import faces
+from ddpm_core.bundle import Bundle
+from ddpm_core.data import images
+from ddpm_core.data.collection import open_collection
+from ddpm_core.data.split import split
+from ddpm_core.errors import InvalidInput
+
+MAX_IMAGES = 50_000
+_LOOKED_AT = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Real images at a model's size, in an order that says nothing.
+
+    Attributes:
+        pixels: (N, H, W, 3) uint8.
+        names: (N,) where each came from.
+        fingerprint: short hash of the whole set.
+        part: `all`, or `held back` for those that training did not see.
+        dropped: files that could not be used, with the reason.
+        halves: indices of two halves that share no file and, where the bundle knows them, no person.
+    """
+
+    pixels: NDArray[np.uint8]
+    names: tuple[str, ...]
+    fingerprint: str
+    part: str
+    dropped: tuple[tuple[str, str], ...]
+    halves: tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def read_reference(data: Path, bundle: Bundle, *, held_back: bool = False) -> Reference:
+    """Read a folder, zip or list at the size of a bundle's images; larger ones are scaled down.
+
+    Args:
+        data: the images; at most MAX_IMAGES of them are taken, at random but always the same.
+        bundle: what will be measured.
+        held_back: only the images that the bundle's training held back from this data.
+
+    Raises:
+        InvalidInput: nothing there, images smaller than the model's, or `held_back` from a bundle that held none.
+    """
+    manifest = bundle.manifest
+    _refuse_smaller(data, manifest.image_size)
+    recipe = manifest.provenance.get("recipe", {})
+    share, pattern = float(recipe.get("validation", 0)), str(recipe.get("person_pattern", ""))
+    if held_back and share == 0:
+        message = f"{bundle.path} does not say that images were held back from its training."
+        raise InvalidInput("none_held_back", message, field="held_back", given=True, allowed="false")
+    found = images.load(data, manifest.image_size, manifest.channels)
+    if held_back:
+        chosen = np.asarray(split(found.names, found.digests, share, pattern)[1], dtype=np.int64)
+    else:
+        chosen = np.arange(len(found.names))
+    chosen = np.random.default_rng(0).permutation(chosen)[:MAX_IMAGES]
+    names, digests = ([column[i] for i in chosen] for column in (found.names, found.digests))
+    # What is held back lies below `share` on the scale that the split cuts, so its middle is half of that.
+    middle = share / 2 if held_back else 0.5
+    halves = split(names, digests, middle, pattern)
+    pixels = found.pixels[chosen]
+    pixels = pixels if manifest.channels == 3 else pixels.repeat(3, axis=-1)
+    part = images.ImageSet(pixels, tuple(names), tuple(sorted(digests)))
+    return Reference(
+        pixels,
+        part.names,
+        part.fingerprint,
+        "held back" if held_back else "all",
+        found.dropped,
+        (np.asarray(halves[0], dtype=np.int64), np.asarray(halves[1], dtype=np.int64)),
+    )
+
+
+def _refuse_smaller(data: Path, side: int) -> None:
+    """Blown-up images are blurred, and everything would be measured against that blur."""
+    collection = open_collection(data)
+    for name in collection.names[:: -(-len(collection.names) // _LOOKED_AT)]:
+        try:
+            picture = faces.decode(collection.read(name))
+        except (OSError, InvalidInput):
+            continue  # left out by the loader too
+        if min(picture.width, picture.height) < side:
+            size = f"{picture.width}×{picture.height}"
+            raise InvalidInput(
+                "sizes_differ",
+                f"{name} in {data} is {size}, smaller than the model's {side} px: measure against images of its size.",
+                field="reference",
+                given=size,
+                allowed=f"at least {side}×{side}",
+            )

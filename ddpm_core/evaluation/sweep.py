@@ -1,0 +1,138 @@
+"""Measures a model, cell by cell: a sampler at a number of steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ddpm_core.bundle import WEIGHTS, sha256
+from ddpm_core.errors import InvalidInput
+from ddpm_core.evaluation.draw import draw
+from ddpm_core.evaluation.extractor import Extractor, Yardstick
+from ddpm_core.evaluation.figures import MIN_IMAGES
+from ddpm_core.evaluation.reference import Reference
+from ddpm_core.evaluation.table import Row, Table
+from ddpm_core.pipeline import Pipeline
+from ddpm_core.sampling import MAX_SEED, Sampler
+
+Report = Callable[[str, int, int], object]
+"""Called with what is done, how much of it, and of how much."""
+
+REAL = "real"
+_OF_THE_DATA = ("image_size", "features", "features_version", "reference", "reference_fingerprint")
+
+
+def evaluate(
+    pipeline: Pipeline,
+    reference: Reference,
+    extractor: Extractor,
+    cells: Sequence[tuple[Sampler, int]],
+    out: Path,
+    *,
+    num_images: int,
+    seed: int = 0,
+    report: Report = lambda *_: None,
+) -> list[Row]:
+    """Measure every cell that `out` does not hold yet; all cells start from the same noise.
+
+    The first row, of sampler `real`, is one half of the reference against its other half: what a perfect model would
+    get. Interrupted, it loses the cell under way alone, and goes on there when called again.
+
+    Args:
+        pipeline: the model.
+        reference: real images.
+        extractor: the features.
+        cells: sampler and number of network calls.
+        out: the table, JSON.
+        num_images: samples a cell.
+        seed: of the first sample; sample i has seed + i.
+        report: told how far it is.
+
+    Returns:
+        The rows asked for, in the order of `cells`; each holds its settings and its figures.
+
+    Raises:
+        InvalidInput: too few images, a number of steps that the model does not have, or `out` is no table.
+    """
+    _enough(num_images, "num_images", "samples")
+    _enough(len(reference.names), "reference", "images in the reference")
+    if not 0 <= seed <= MAX_SEED - num_images + 1:
+        allowed = f"0..{MAX_SEED - num_images + 1}"
+        raise InvalidInput("out_of_range", f"seed must be in {allowed}.", field="seed", given=seed, allowed=allowed)
+    schedule = pipeline.bundle.schedule
+    for _, steps in cells:
+        schedule.trailing(schedule.num_levels, steps)
+    table = Table(out)
+    about = _about(pipeline, reference, extractor, seed)
+    settings = [
+        {**about, "sampler": str(sampler), "num_inference_steps": steps, "num_images": num_images}
+        for sampler, steps in cells
+    ]
+    half, other = sorted(reference.halves, key=len)
+    half = half[:num_images]
+    real = {
+        **{key: about[key] for key in _OF_THE_DATA},
+        "reference_images": len(other),
+        "sampler": REAL,
+        "num_images": len(half),
+    }
+    if len(half) >= MIN_IMAGES and table.find(real) is None:
+        report("real images against real images", 0, 1)
+        table.add({**real, **Yardstick(extractor, reference.pixels[other]).measure(reference.pixels[half])})
+    missing = [cell for cell in settings if table.find(cell) is None]
+    if missing:
+        report("features of the reference", 0, len(missing) * num_images)
+        yardstick = Yardstick(extractor, reference.pixels)
+        for i, cell in enumerate(missing):
+            table.add({**cell, **_cell(pipeline, yardstick, cell, report, i * num_images, len(missing) * num_images)})
+    rows = [table.find(cell) for cell in ([real] if len(half) >= MIN_IMAGES else []) + settings]
+    return [row for row in rows if row is not None]
+
+
+def _cell(
+    pipeline: Pipeline, yardstick: Yardstick, cell: dict[str, Any], report: Report, done: int, total: int
+) -> dict[str, float]:
+    sampler, steps = Sampler(cell["sampler"]), cell["num_inference_steps"]
+    begin = time.perf_counter()
+
+    def count(images: int) -> None:
+        nonlocal done
+        done += images
+        report(f"{sampler}, {steps} calls", done, total)
+
+    seeds = range(cell["seed"], cell["seed"] + cell["num_images"])
+    pixels = draw(pipeline, sampler, steps, seeds, count)
+    seconds = time.perf_counter() - begin
+    return {**yardstick.measure(pixels), "sampling_seconds": round(seconds, 2)}
+
+
+def _about(pipeline: Pipeline, reference: Reference, extractor: Extractor, seed: int) -> dict[str, Any]:
+    """Give what stands beside every figure: without it no figure can be compared with another."""
+    manifest = pipeline.bundle.manifest
+    return {
+        "model": manifest.name,
+        "version": manifest.version,
+        "weights": manifest.weights,
+        "weights_sha256": sha256(pipeline.bundle.path / WEIGHTS),
+        "image_size": manifest.image_size,
+        "dtype": str(pipeline.denoiser.dtype).removeprefix("torch."),
+        "seed": seed,
+        "features": extractor.name,
+        "features_version": extractor.version,
+        "reference": reference.part,
+        "reference_fingerprint": reference.fingerprint,
+        "reference_images": len(reference.names),
+    }
+
+
+def _enough(given: int, field: str, what: str) -> None:
+    if given < MIN_IMAGES:
+        raise InvalidInput(
+            "too_few_images",
+            f"{given} {what} are too few to measure; at least {MIN_IMAGES} are needed, 1000 or more are better.",
+            field=field,
+            given=given,
+            allowed=f"{MIN_IMAGES} or more",
+        )

@@ -1,0 +1,122 @@
+"""`ddpm evaluate`: how good a model is, one row a sampler and number of steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ddpm_service.cli.failure import told_in_a_line
+
+Samplers = Annotated[str, typer.Option(help="One or more of ddpm, ddim, dpmpp_2m, with commas.")]
+Steps = Annotated[str | None, typer.Option(help="Network calls, one or more, with commas. (default: the model's own)")]
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="The model: a folder with bundle.json.")],
+    reference: Annotated[Path, typer.Option(help="Real images to measure against: folder, zip or list.")],
+    out: Annotated[Path, typer.Option(help="Table of figures, JSON; rows that it holds already are kept.")],
+    num_images: Annotated[int, typer.Option(help="Samples a row.")] = 1000,
+    sampler: Samplers = "dpmpp_2m",
+    num_inference_steps: Steps = None,
+    inception: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weights for FID and KID: pt_inception-2015-12-05-6726825d.pth or inception-2015-12-05.pt. "
+            "Without, figures in wavelet features, which are no FID."
+        ),
+    ] = None,
+    held_back: Annotated[
+        bool, typer.Option("--held-back", help="Only those images of the reference that training held back.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first sample; sample i has seed + i.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. (default: the best there is)")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16. (default: the fastest, by trying)")
+    ] = None,
+) -> None:
+    """Measure a model against real images; print the table. Interrupted, it goes on when called again.
+
+    Example: ddpm evaluate models/faces-64/0.1 --reference faces64.zip --num-inference-steps 5,10,50 --out figures.json
+    """
+    with told_in_a_line("ddpm evaluate"):
+        from ddpm_core import load
+        from ddpm_core.evaluation.extractor import inception_extractor, names, wavelet_extractor
+        from ddpm_core.evaluation.reference import read_reference
+        from ddpm_core.evaluation.sweep import evaluate as measure
+
+        pipeline = load(bundle, device=device, dtype=dtype)
+        where = pipeline.denoiser.device
+        cells = parse_cells(sampler, num_inference_steps, pipeline.bundle.manifest.defaults.num_inference_steps)
+        extractor = wavelet_extractor(where) if inception is None else inception_extractor(inception, where)
+        real = read_reference(reference, pipeline.bundle, held_back=held_back)
+        console = Console(stderr=True)
+        if real.dropped:
+            name, why = real.dropped[0]
+            typer.echo(f"{len(real.dropped)} files left out, the first: {name}: {why}", err=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
+        with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
+            task = progress.add_task("", total=None)
+            rows = measure(
+                pipeline,
+                real,
+                extractor,
+                cells,
+                out,
+                num_images=num_images,
+                seed=seed,
+                report=lambda what, done, total: progress.update(task, description=what, completed=done, total=total),
+            )
+    _show(rows, names(extractor.substitute))
+
+
+def parse_cells(samplers: str, steps: str | None, default_steps: int) -> list[tuple[Any, int]]:
+    """Give each sampler at each number of steps.
+
+    Raises:
+        InvalidInput: a name that is no sampler, or a number that is none.
+    """
+    from ddpm_core.errors import InvalidInput
+    from ddpm_core.sampling import Sampler
+
+    known = ", ".join(Sampler)
+    for name in samplers.split(","):
+        if name not in set(Sampler):
+            message = f"--sampler: {name!r} is not one of {known}."
+            raise InvalidInput("unknown_value", message, field="sampler", given=name, allowed=known)
+    numbers = steps.split(",") if steps is not None else [str(default_steps)]
+    for number in numbers:
+        if not number.isdecimal():
+            message = f"--num-inference-steps: {number!r} is not a number of steps."
+            raise InvalidInput("not_a_number", message, field="num_inference_steps", given=number, allowed="5,10,50")
+    return [(Sampler(name), int(number)) for name in samplers.split(",") for number in numbers]
+
+
+def _show(rows: list[dict[str, Any]], names: list[str]) -> None:
+    """Print the figures, and beneath them what they were measured with."""
+    kernel, error, *others = names
+    table = Table("sampler", "steps", "n", kernel, *others, box=None)
+    for column in table.columns:
+        column.no_wrap = True
+    for row in rows:
+        table.add_row(
+            row["sampler"],
+            str(row.get("num_inference_steps", "")),
+            str(row["num_images"]),
+            f"{row[kernel]:.5f} ± {row[error]:.5f}",
+            *(f"{row[name]:.3f}" for name in others),
+        )
+    console = Console(width=max(120, Console().width))
+    console.print(table)
+    last = rows[-1]
+    console.print(
+        f"{last['model']} {last['version']} at {last['image_size']} px; reference: {last['reference_images']} images, "
+        f"{last['reference']}, {last['reference_fingerprint']}; features: {last['features']} "
+        f"{last['features_version'][:16]}; seed {last['seed']}",
+        soft_wrap=True,
+        highlight=False,
+    )
