@@ -21,12 +21,13 @@ def model_card(manifest: Manifest, picture: str, told: Mapping[str, Mapping[str,
     rows = "\n".join(f"| `{key}` | {value} | {who} |" for who, facts in told.items() for key, value in facts.items())
     remarks = "".join(f"- {note}\n" for note in notes)
     revision = f" at revision `{seen['revision']}`" if "revision" in seen else ""
+    weights = "the averaged (EMA) weights" if manifest.weights == "ema" else "the weights as they were given"
     return f"""# {manifest.name} {manifest.version}
 
 {seen["terms"]}
 
 A denoising diffusion model of {manifest.image_size} px images ({manifest.domain}), imported from
-`{seen["source"]}`{revision}: {seen["parameters"]:,} parameters, the {manifest.weights} weights.
+`{seen["source"]}`{revision}: {seen["parameters"]:,} parameters, {weights}.
 
 ![the sample that was made to prove that it works: seed 0, not chosen]({picture})
 
