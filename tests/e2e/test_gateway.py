@@ -50,7 +50,8 @@ def handle(data, ctx):
             steps[key] = [0, wanted]
         step = steps[key]
         step[0] += 1
-        started = {"event": "started", "id": key, "model": "a", "version": VERSION, "seed": 0, "parameters": {}}
+        started = {"event": "started", "id": key, "model": "a", "version": VERSION, "seed": 0,
+                   "parameters": {"under_way": len(ctx.request_ids)}}
         progress = {"event": "progress", "step": step[0], "total_steps": step[1]}
         events = [started] * first + [progress]
         done = step[0] >= step[1]
@@ -189,6 +190,38 @@ def test_it_answers_as_torchserve_does_at_the_same_path(house):
     text = requests.get(house.metrics_url + "/metrics", timeout=10).text
     assert "ddpm_gateway_ready 1.0" in text
     assert "ts_inference_requests_total" in text  # TorchServe's own beside ours
+
+
+def test_a_client_that_leaves_frees_its_place(house):
+    answers = [house.stream(50_000) for _ in range(3)]
+    for answer in answers:
+        assert parse_event(next(answer.iter_lines())).event == "started"
+        answer.close()
+    for _ in range(5):  # each takes one step, and a place is free after two
+        under_way = house.generate().json()["parameters"]["under_way"]
+    assert under_way == 1
+
+
+def test_more_clients_than_places_are_refused_and_every_other_one_is_answered(house):
+    seen: list[requests.Response] = []
+    start = threading.Barrier(200)
+
+    def ask() -> None:
+        start.wait(60)
+        seen.append(house.generate(num_inference_steps=50))
+
+    clients = [threading.Thread(target=ask) for _ in range(200)]
+    for client in clients:
+        client.start()
+    while any(client.is_alive() for client in clients):
+        assert house.get("/readyz")[0] == 200
+        time.sleep(0.1)
+    counts = Counter(answer.status_code for answer in seen)
+    assert counts.total() == 200
+    assert counts.keys() <= {200, 503}
+    assert counts[200] >= 100
+    refused = [answer for answer in seen if answer.status_code == 503]
+    assert all(answer.headers["Retry-After"] and answer.json()["error"]["code"] == "busy" for answer in refused)
 
 
 @pytest.mark.parametrize("kill", [kill_worker, kill_torchserve])

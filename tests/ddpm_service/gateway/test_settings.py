@@ -1,0 +1,27 @@
+"""What an operator may set by environment variables."""
+
+from __future__ import annotations
+
+import pytest
+
+from ddpm_service.errors import ServiceError
+from ddpm_service.gateway.settings import Settings
+
+
+def test_what_is_not_set_has_its_default():
+    assert Settings.read({}) == Settings()
+    assert Settings.read({"DDPM_SERVICE_HOST": "10.0.0.1", "PATH": "/bin"}) == Settings()  # the cluster's own
+
+
+def test_numbers_and_lists_are_read():
+    read = Settings.read({"DDPM_MAX_BYTES": "2048", "DDPM_CORS_ORIGINS": "https://a.example, https://b.example,"})
+    assert (read.max_bytes, read.cors_origins) == (2048, ("https://a.example", "https://b.example"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("DDPM_MAX_OPEN", "0"), ("DDPM_MAX_OPEN", "many"), ("DDPM_HEARTBEAT_SECONDS", "16"), ("DDPM_DRAIN_SECONDS", "-1")],
+)
+def test_what_is_not_allowed_is_named(name, value):
+    with pytest.raises(ServiceError, match=f"{name}={value}"):
+        Settings.read({name: value})
