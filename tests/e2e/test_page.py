@@ -83,7 +83,10 @@ def photo(tmp_path: Path, selfie: bytes) -> Path:
     return file
 
 
-@pytest.fixture(params=[(1280, 900), (390, 844)], ids=["desktop", "phone"])
+PHONE = (390, 844)
+
+
+@pytest.fixture(params=[(1280, 900), PHONE], ids=["desktop", "phone"])
 def page(request: pytest.FixtureRequest, browser: Browser, house: House) -> Iterator[Page]:
     width, height = request.param
     context = browser.new_context(viewport={"width": width, "height": height}, has_touch=width < 500)
@@ -168,6 +171,7 @@ def test_errors_are_told_and_dismissed(page: Page, tmp_path: Path) -> None:
     expect(alert).to_be_visible()
 
 
+@pytest.mark.parametrize("page", [PHONE], indirect=True, ids=["phone"])
 def test_offline_and_back(page: Page, house: House, photo: Path) -> None:
     upload(page, photo)
     with_steps(page, 150)

@@ -25,9 +25,9 @@ export class Failure extends Error {
     this.allowed = more.allowed;
   }
 
-  /** Whether the line failed, not the service: the same request may be sent again. */
-  get isConnection() {
-    return this.code === "unreachable" || this.code === "unfinished";
+  /** Whether the same request is likely to work once the service is ready again. */
+  get passes() {
+    return ["unreachable", "unfinished", "unavailable", "draining"].includes(this.code);
   }
 }
 

@@ -102,7 +102,7 @@ function resume(run) {
 
 /** Go on by itself with a run whose line was cut, once the service answers and somebody looks; not for ever. */
 function mend() {
-  if (document.hidden || service.state !== "ready" || !current?.failure?.isConnection || mends >= MENDS) return;
+  if (document.hidden || service.state !== "ready" || !current?.failure?.passes || mends >= MENDS) return;
   mends++;
   resume(current);
 }
@@ -124,7 +124,7 @@ function follow(run) {
   past.draw(stage.run);
   if (run.phase === "failed" && run.failure) {
     showProblem(run.failure);
-    if (run.failure.isConnection) service.look().then(mend);
+    if (run.failure.passes) service.look().then(() => setTimeout(mend, 1000 * mends));
   }
 }
 

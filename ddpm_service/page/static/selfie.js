@@ -128,7 +128,7 @@ export class Selfie extends EventTarget {
     } catch (problem) {
       const failure = /** @type {api.Failure} */ (problem);
       if (search.signal.aborted) return;
-      this.#waiting = failure.isConnection || failure.status >= 500 || failure.status === 401;
+      this.#waiting = failure.passes || failure.status >= 500 || failure.status === 401;
       this.#note(this.#waiting ? "Faces will be looked for once the service answers." : "");
       if (!this.#waiting) this.dispatchEvent(new CustomEvent("problem", { detail: failure }));
     }

@@ -44,7 +44,7 @@ export class Service extends EventTarget {
       this.#set(ready ? "ready" : "waiting", ready ? "" : why(said));
     } catch (problem) {
       const failure = /** @type {api.Failure} */ (problem);
-      this.#set(failure.isConnection ? "unreachable" : "refused", "");
+      this.#set(failure.passes ? "unreachable" : "refused", "");
     } finally {
       this.#looking = null;
       this.#timer = setTimeout(() => this.look(), this.state === "ready" ? CALM : WORRIED);

@@ -7,7 +7,6 @@ import email
 import io
 import json
 import mimetypes
-import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 from skimage import data
 
 from ddpm_api import (
@@ -46,6 +45,7 @@ from ddpm_api import (
     to_ndjson,
 )
 from ddpm_service.page import CSP, FILES
+from tests.browser import browser as browser
 
 FACE_BOX = (176.0, 64.0, 274.0, 161.0)
 CROP_BOX = (144.0, 25.0, 306.0, 186.0)
@@ -193,7 +193,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             request = parse_form(fields)
         except InvalidRequest as problem:
-            return self._json(problem.status, problem.body.model_dump())
+            self._json(problem.status, problem.body.model_dump())
+            return
         self.service.paths.append(self.path)
         self.service.requests.append(request)
         if request.detect_only:
@@ -217,7 +218,8 @@ class _Handler(BaseHTTPRequestHandler):
             Image.open(io.BytesIO(request.image or b"")).load()
         except OSError:
             error = Error(code="not_an_image", message="The file is not a picture.", field="image")
-            return self._json(415, ErrorBody(error=error).model_dump())
+            self._json(415, ErrorBody(error=error).model_dump())
+            return
         builder = ResultBuilder()
         builder.feed(FacesEvent(id="d", model="faces-64", version="1.0", target=self._target(request)))
         builder.feed(EndEvent(timing=Timing(queue_seconds=0, seconds=0, calls=0)))
@@ -320,18 +322,6 @@ def service() -> Iterator[Service]:
     yield scripted
     if not scripted.down:
         scripted.stop()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium")
-    assert path, "the page is tested in Chromium: apt-get install chromium"
-    quiet = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync --disable-component-update"
-    fake = "--disable-background-networking --use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=[*quiet.split(), *fake.split()])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -1,0 +1,23 @@
+"""A real browser for the tests: Debian's Chromium, which asks nobody anything by itself."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+_QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync --disable-component-update"
+_ALONE = "--disable-background-networking"
+_CAMERA = "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium")
+    assert path, "the page is tested in Chromium: apt-get install chromium"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=f"{_QUIET} {_ALONE} {_CAMERA}".split())
+        yield chromium
+        chromium.close()
