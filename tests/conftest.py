@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import browser as browser
+
 TOY_NETWORK = '''
 import time
 

@@ -18,7 +18,6 @@ from playwright.sync_api import Browser, Page, expect
 from ddpm_service.archive import pack
 from ddpm_service.torchserve.desired import Desired, save
 from ddpm_service.torchserve.server import Ports, read_properties
-from tests.browser import browser as browser
 
 pytestmark = pytest.mark.torchserve
 

@@ -144,7 +144,7 @@ export class Controls {
   #hint(automatic, place) {
     if (!this.#guided) return "Without a photo, the faces are nobody’s.";
     if (this.#pixel) return "Pixel loss is on; its strength is set below.";
-    if (automatic) return "Chosen for your photo. The slider decides instead.";
+    if (automatic) return "Chosen for your photo, until you move the slider.";
     return HINTS.get(place) ?? `${inWords(place)}.`;
   }
 }

@@ -55,7 +55,7 @@ export class Stage {
       make("header", { class: "stage-head" }, make("div", {}, parts.title, parts.meta), make("div", { class: "stage-actions" }, parts.resume, parts.all)),
       make("div", { class: "progress" }, parts.bar, parts.words),
       parts.notes,
-      make("ul", { class: "faces", "data-count": run.slots.length }, parts.target, ...this.#tiles.map((tile) => tile.element)),
+      make("ul", { class: "faces" }, parts.target, ...this.#tiles.map((tile) => tile.element)),
       make("p", { class: "under" }, make("span", { class: "ai" }, "AI-generated"), parts.size),
     );
   }

@@ -45,7 +45,6 @@ from ddpm_api import (
     to_ndjson,
 )
 from ddpm_service.page import CSP, FILES
-from tests.browser import browser as browser
 
 FACE_BOX = (176.0, 64.0, 274.0, 161.0)
 CROP_BOX = (144.0, 25.0, 306.0, 186.0)

@@ -174,7 +174,7 @@ class TestPhoto:
     def test_the_webcam_is_shown_mirrored_and_its_picture_is_used(self, page: Page, service: Service) -> None:
         page.get_by_role("button", name="Camera").click()
         expect(page.locator("#camera-video")).to_have_css("transform", "matrix(-1, 0, 0, 1, 0, 0)")
-        page.wait_for_function("document.getElementById('camera-video').videoWidth > 0")
+        expect(page.locator("#camera-video")).not_to_have_js_property("videoWidth", 0)
         page.get_by_role("button", name="Take the picture").click()
         expect(page.locator("#photo-note")).to_contain_text("Found the face")
         assert page.evaluate("document.getElementById('camera-video').srcObject") is None
