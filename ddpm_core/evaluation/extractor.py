@@ -51,7 +51,8 @@ def wavelet_extractor(device: torch.device | str = "cpu") -> Extractor:
 
 def inception_extractor(file: Path, device: torch.device | str = "cpu") -> Extractor:
     """Make the extractor of FID and KID from the network's file; see `ddpm_core.evaluation.inception`."""
-    return Extractor("inception-2015-12-05", sha256(file), read_inception(file, device), False, torch.device(device))
+    run = read_inception(file, device)
+    return Extractor("inception-2015-12-05", sha256(file), run, False, torch.device(device))
 
 
 class Yardstick:
@@ -61,28 +62,22 @@ class Yardstick:
     Inception network are taken as they are, as the papers do.
 
     Args:
-        extractor: the features.
-        reference: (N, H, W, 3) uint8.
+        reference: (N, D) features of the reference.
+        substitute: they are not those of the Inception network.
     """
 
-    def __init__(self, extractor: Extractor, reference: NDArray[np.uint8]) -> None:
-        self.extractor = extractor
-        features = extractor(reference)
+    def __init__(self, reference: Tensor, *, substitute: bool) -> None:
+        self._substitute = substitute
         self._centre, self._scale = torch.zeros(()), torch.ones(())
-        if extractor.substitute:
-            self._centre = features.mean(0)
-            self._scale = features.std(0).clamp(min=1e-3)
-        self.reference = self._set(features)
+        if substitute:
+            self._centre = reference.mean(0)
+            self._scale = reference.std(0).clamp(min=1e-3)
+        self._reference = self._set(reference)
 
-    @property
-    def dimensions(self) -> int:
-        """Features of an image."""
-        return self.reference.features.shape[1]
-
-    def measure(self, pixels: NDArray[np.uint8]) -> dict[str, float]:
-        """Give the figures of (N, H, W, 3) uint8 by their honest names."""
-        figures = self.reference.compare(self._set(self.extractor(pixels)))
-        return {_called(name, self.extractor.substitute): value for name, value in asdict(figures).items()}
+    def measure(self, features: Tensor) -> dict[str, float]:
+        """Give the figures of (N, D) features of samples by their honest names."""
+        figures = self._reference.compare(self._set(features))
+        return {_called(name, self._substitute): value for name, value in asdict(figures).items()}
 
     def _set(self, features: Tensor) -> FeatureSet:
         return FeatureSet((features - self._centre.to(features)) / self._scale.to(features))

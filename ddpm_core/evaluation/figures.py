@@ -65,7 +65,7 @@ class FeatureSet:
         """(BLOCKS, BLOCKS) float64 sums of the kernel over pairs of different images."""
         sums = _kernel_sums(self.features, self.features)
         of_itself = ((self.features.double().square().mean(1) + 1) ** 3).tensor_split(BLOCKS)
-        return sums - torch.stack([block.sum() for block in of_itself]).diag()
+        return sums - torch.stack([block.sum().cpu() for block in of_itself]).diag()
 
     @cached_property
     def gaussian(self) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ torchvision's own weights are another network (1000 classes instead of 1008), so
 
 from __future__ import annotations
 
-import pickle
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,7 +38,9 @@ def read_inception(file: Path, device: torch.device | str = "cpu") -> Callable[[
     if not file.is_file():
         raise _refused(file, "there is no such file")
     if _is_torchscript(file):
-        script = torch.jit.load(str(file), map_location=device).eval()  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # nothing else reads such a file
+            script = torch.jit.load(str(file), map_location=device).eval()  # type: ignore[no-untyped-call]
 
         def run(pixels: Tensor) -> Tensor:
             images = pixels.to(device).permute(0, 3, 1, 2)
@@ -207,7 +209,7 @@ def _is_torchscript(file: Path) -> bool:
 def _state_dict(file: Path) -> Mapping[str, Tensor]:
     try:
         weights = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
+    except Exception:  # what is no pickle fails in many ways
         raise _refused(file, "it is neither a TorchScript nor a state dict of tensors") from None
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise _refused(file, "it is neither a TorchScript nor a state dict of tensors")

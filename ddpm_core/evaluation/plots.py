@@ -98,7 +98,7 @@ def draw_table(table: StepTable, title: str, out: Path) -> None:
     bottom.set(xlabel=label, ylabel="level, strength of guidance")
     for axes in (top, bottom):
         axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     _save(figure, out)
 
@@ -128,7 +128,7 @@ def draw_copies(
         near = reference[copies.nearest[i]]
         near = near[:, ::-1] if copies.mirrored[i] else near
         gap = np.full((len(near), max(1, len(near) // 32), 3), 255, np.uint8)
-        axes.imshow(np.concatenate([samples[i], gap, near], axis=1))
+        _show(axes, np.concatenate([samples[i], gap, near], axis=1))
         alarming = copies.distances[i] < copies.threshold
         axes.set_title(f"{copies.distances[i]:.1f}", fontsize=8, pad=2, color="red" if alarming else "black")
     _save(figure, out)
@@ -147,11 +147,16 @@ def _strips(
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
         for axes, picture in zip(line, pictures, strict=False):
-            axes.imshow(picture, interpolation="nearest")
+            _show(axes, picture)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     for axes, words in zip(grid[0], titles, strict=False):
         axes.set_title(words, fontsize=9, pad=3)
     _save(figure, out)
+
+
+def _show(axes: Axes, picture: Pixels) -> None:
+    """Show the pixels of a small picture as they are; a large one is drawn smaller, smoothly."""
+    axes.imshow(picture, interpolation="nearest" if len(picture) <= 64 else "auto")
 
 
 def _title(pipeline: Pipeline) -> str:

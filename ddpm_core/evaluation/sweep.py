@@ -78,34 +78,47 @@ def evaluate(
         "sampler": REAL,
         "num_images": len(half),
     }
-    if len(half) >= MIN_IMAGES and table.find(real) is None:
-        report("real images against real images", 0, 1)
-        table.add({**real, **Yardstick(extractor, reference.pixels[other]).measure(reference.pixels[half])})
-    missing = [cell for cell in settings if table.find(cell) is None]
+    wanted = ([real] if len(half) >= MIN_IMAGES else []) + settings
+    missing = [cell for cell in wanted if table.find(cell) is None]
     if missing:
-        report("features of the reference", 0, len(missing) * num_images)
-        yardstick = Yardstick(extractor, reference.pixels)
-        for i, cell in enumerate(missing):
-            table.add({**cell, **_cell(pipeline, yardstick, cell, report, i * num_images, len(missing) * num_images)})
-    rows = [table.find(cell) for cell in ([real] if len(half) >= MIN_IMAGES else []) + settings]
+        report("features of the reference", 0, 1)
+        known = extractor(reference.pixels)
+        yardstick = Yardstick(known, substitute=extractor.substitute)
+        to_do = [cell for cell in missing if cell is not real]
+        if real in missing:
+            among = Yardstick(known[other], substitute=extractor.substitute)
+            table.add({**real, **among.measure(known[half])})
+        for i, cell in enumerate(to_do):
+            show = _Progress(report, cell, i * num_images, len(to_do) * num_images)
+            table.add({**cell, **_cell(pipeline, extractor, yardstick, cell, show)})
+    rows = [table.find(cell) for cell in wanted]
     return [row for row in rows if row is not None]
 
 
+class _Progress:
+    """Counts a cell's images on top of those of the cells before."""
+
+    def __init__(self, report: Report, cell: dict[str, Any], done: int, total: int) -> None:
+        self._report, self._done, self._total = report, done, total
+        self._what = f"{cell['sampler']}, {cell['num_inference_steps']} calls"
+
+    def __call__(self, images: int) -> None:
+        self._done += images
+        self._report(self._what, self._done, self._total)
+
+
 def _cell(
-    pipeline: Pipeline, yardstick: Yardstick, cell: dict[str, Any], report: Report, done: int, total: int
+    pipeline: Pipeline,
+    extractor: Extractor,
+    yardstick: Yardstick,
+    cell: dict[str, Any],
+    show: Callable[[int], object],
 ) -> dict[str, float]:
-    sampler, steps = Sampler(cell["sampler"]), cell["num_inference_steps"]
     begin = time.perf_counter()
-
-    def count(images: int) -> None:
-        nonlocal done
-        done += images
-        report(f"{sampler}, {steps} calls", done, total)
-
     seeds = range(cell["seed"], cell["seed"] + cell["num_images"])
-    pixels = draw(pipeline, sampler, steps, seeds, count)
+    pixels = draw(pipeline, Sampler(cell["sampler"]), cell["num_inference_steps"], seeds, show)
     seconds = time.perf_counter() - begin
-    return {**yardstick.measure(pixels), "sampling_seconds": round(seconds, 2)}
+    return {**yardstick.measure(extractor(pixels)), "sampling_seconds": round(seconds, 2)}
 
 
 def _about(pipeline: Pipeline, reference: Reference, extractor: Extractor, seed: int) -> dict[str, Any]:

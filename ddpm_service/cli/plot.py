@@ -18,7 +18,14 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Out = Annotated[Path, typer.Option(help="The picture, PNG.")]
+
+def _png(path: Path) -> Path:
+    if path.suffix.lower() != ".png":
+        raise typer.BadParameter(f"{path} does not end in .png.")
+    return path
+
+
+Out = Annotated[Path, typer.Option(help="The picture, PNG.", callback=_png)]
 Model = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The model: a folder with bundle.json.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the first picture.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda. (default: the best there is)")]
@@ -176,7 +183,7 @@ def samples(
 def copies(
     bundle: Model,
     reference: Annotated[Path, typer.Option(help="The images that the model was trained on: folder, zip or list.")],
-    out: Annotated[Path, typer.Option(help="The picture, PNG; the table is written beside it as JSON.")],
+    out: Annotated[Path, typer.Option(help="The picture, PNG; the table is written beside it as JSON.", callback=_png)],
     num_images: Annotated[int, typer.Option(min=1, help="Samples to look at.")] = 200,
     num_inference_steps: Calls = None,
     seed: Seed = 0,

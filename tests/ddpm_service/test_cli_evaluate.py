@@ -1,0 +1,186 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from ddpm_service.cli import app
+
+PLOTS = ["schedule", "forward", "backward", "losses", "table", "samples", "copies"]
+
+
+def ddpm(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, write_toy_bundle):
+    return write_toy_bundle(tmp_path_factory.mktemp("models") / "toy")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    random = np.random.default_rng(0)
+    for i in range(60):
+        picture = np.full((32, 32, 3), random.integers(0, 256, 3), np.uint8)
+        picture[8:24, 8:24] = random.integers(0, 256, 3)
+        Image.fromarray(picture).save(folder / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture
+def evaluate(model, photographs, tmp_path):
+    return lambda *arguments: ddpm(
+        *("evaluate", model, "--reference", photographs, "--out", tmp_path / "figures.json"),
+        *("--num-images", 20, "--device", "cpu", "--dtype", "float32", *arguments),
+    )
+
+
+def test_a_sweep_prints_a_table_and_writes_it(evaluate, tmp_path):
+    result = evaluate("--sampler", "ddim,dpmpp_2m", "--num-inference-steps", "2,3")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[0].split()[:4] == ["sampler", "steps", "n", "kid_substitute"]
+    assert [line.split()[:3] for line in lines[1:6]] == [
+        ["real", "20", lines[1].split()[2]],
+        ["ddim", "2", "20"],
+        ["ddim", "3", "20"],
+        ["dpmpp_2m", "2", "20"],
+        ["dpmpp_2m", "3", "20"],
+    ]
+    assert lines[6].startswith("toy 1.0 at 32 px; reference: 60 images, all, ")
+    assert "features: wavelet_statistics 1; seed 0" in lines[6]
+    assert "fid" not in result.stdout
+    assert len(json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["rows"]) == 5
+
+
+def test_called_again_it_goes_on_where_it_was(evaluate, tmp_path):
+    first = evaluate("--num-inference-steps", "2")
+    before = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["rows"]
+    second = evaluate("--num-inference-steps", "2,3")
+    after = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["rows"]
+    assert (first.exit_code, second.exit_code) == (0, 0)
+    assert after[: len(before)] == before
+    assert len(after) == len(before) + 1
+
+
+def test_without_a_number_of_steps_it_is_the_models_own(evaluate, tmp_path):
+    assert evaluate().exit_code == 0
+    rows = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["rows"]
+    assert (rows[-1]["sampler"], rows[-1]["num_inference_steps"]) == ("dpmpp_2m", 25)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--sampler", "ddim,euler"], "--sampler: 'euler' is not one of ddpm, ddim, dpmpp_2m."),
+        (["--num-inference-steps", "5,"], "--num-inference-steps: '' is not a number of steps."),
+        (["--num-inference-steps", "2000"], "num_inference_steps must be between 1 and the start level 1000."),
+        (["--num-images", "3"], "3 samples are too few to measure; at least 20 are needed"),
+        (["--reference", "nowhere"], "There is no folder, zip or list nowhere."),
+        (["--inception", "nowhere.pt"], "nowhere.pt cannot be used as the Inception network: there is no such file."),
+        (["--held-back"], "does not say that images were held back"),
+    ],
+)
+def test_a_failure_is_one_clear_line_on_standard_error_and_exit_code_1(evaluate, arguments, says, tmp_path):
+    result = evaluate(*arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("ddpm evaluate: ")
+    assert says in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unreadable_images_of_the_reference_are_said(evaluate, photographs, tmp_path):
+    for path in photographs.iterdir():
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "data" / "zz.png").write_bytes(b"no image")
+    result = evaluate("--reference", tmp_path / "data", "--num-inference-steps", "1")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("1 files left out, the first: zz.png: ")
+
+
+def size(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["schedule"],
+        ["schedule", "MODEL"],
+        ["forward", "PHOTOGRAPH"],
+        ["backward", "MODEL", "--num-images", 2, "--num-inference-steps", 3],
+        ["table", "MODEL"],
+        ["table", "MODEL", "--mode", "likeness", "--sampler", "ddim", "--eta", 0.5],
+        ["table", "MODEL", "--mode", "pixel"],
+        ["samples", "MODEL", "--num-images", 3, "--sampler", "ddim,dpmpp_2m", "--num-inference-steps", "1,2"],
+    ],
+    ids=lambda arguments: " ".join(map(str, arguments[:4])),
+)
+def test_each_plot_writes_its_picture_and_prints_its_path(arguments, model, photographs, tmp_path):
+    named = {"MODEL": model, "PHOTOGRAPH": photographs / "00.png"}
+    out = tmp_path / "new" / "picture.png"
+    result = ddpm("plot", *(named.get(a, a) for a in arguments), "--out", out)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"{out}\n", "")
+    assert size(out)[0] > 400
+
+
+def test_the_copy_check_writes_a_picture_and_a_table_with_the_most_alike_first(model, photographs, tmp_path):
+    out = tmp_path / "copies.png"
+    arguments = ("--num-images", 20, "--num-inference-steps", 2, "--seed", 3, "--device", "cpu")
+    result = ddpm("plot", "copies", model, "--reference", photographs, "--out", out, *arguments)
+    assert (result.exit_code, result.stdout) == (0, f"{out}\n{tmp_path / 'copies.json'}\n")
+    assert size(out)[0] > 400
+    report = json.loads((tmp_path / "copies.json").read_text(encoding="utf-8"))
+    assert report["reference_images"] == 60
+    assert sorted(row["seed"] for row in report["samples"]) == list(range(3, 23))
+    distances = [row["distance"] for row in report["samples"]]
+    assert distances == sorted(distances)
+    assert (photographs / report["samples"][0]["nearest"]).exists()
+
+
+def test_losses_are_drawn_from_the_figures_of_a_run(tmp_path):
+    rows = [{"step": k, "images": 32 * k, "loss": 1 / k, "validation_loss": 2 / k} for k in range(1, 9)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    result = ddpm("plot", "losses", tmp_path, "--out", tmp_path / "losses.png")
+    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'losses.png'}\n")
+    assert size(tmp_path / "losses.png")[0] > 400
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["losses", "nowhere"], "There is no metrics.jsonl in nowhere."),
+        (["table", "nowhere"], "nowhere is not a usable bundle"),
+        (["samples", "MODEL", "--sampler", "euler"], "'euler' is not one of ddpm, ddim, dpmpp_2m."),
+        (["copies", "MODEL", "--reference", "nowhere"], "There is no folder, zip or list nowhere."),
+    ],
+)
+def test_a_plot_that_fails_says_why_in_one_line(arguments, says, model, tmp_path):
+    result = ddpm("plot", *(model if a == "MODEL" else a for a in arguments), "--out", tmp_path / "out.png")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"ddpm plot {arguments[0]}: ")
+    assert says in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_of_another_kind_is_wrong_usage(tmp_path):
+    result = ddpm("plot", "schedule", "--out", tmp_path / "schedule.gif")
+    assert result.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["evaluate"], *(["plot", name] for name in PLOTS)],
+    ids=" ".join,
+)
+def test_help_shows_an_example(command):
+    result = ddpm(*command, "--help")
+    assert result.exit_code == 0
+    assert f"Example: ddpm {' '.join(command)}" in result.stdout
