@@ -1,0 +1,180 @@
+"""A run of the model as it is seen: under way, in trouble, and its results."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+
+from playwright.sync_api import BrowserContext, Page, expect
+
+from ddpm_api import Error
+from tests.ddpm_service.page.hands import finished, make, upload
+from tests.ddpm_service.page.service import STEPS, Service, file_of, generated
+
+
+class TestProgress:
+    def test_all_faces_form_under_one_bar(self, page: Page, service: Service, photo: Path) -> None:
+        service.wait_at = 5
+        upload(page, photo)
+        make(page, "running")
+        expect(page.locator('.tile[data-state="forming"]')).to_have_count(5)
+        expect(page.locator(".progress-words")).to_have_text("Step 4 of 8 · 2 s left")
+        expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "50")
+        expect(page.locator("#live")).to_have_text("50 percent")
+        expect(page).to_have_title(re.compile("^50 %"))
+        service.go.set()
+        expect(page.locator("#stage")).to_have_attribute("data-phase", "done")
+        assert finished(page) == 5
+        expect(page.locator(".you")).to_be_visible()
+        expect(page.locator("#stage .ai")).to_have_text("AI-generated")
+        expect(page.locator(".size")).to_have_text("64 × 64 pixels, smoothly enlarged here")
+        expect(page.locator("#live")).to_have_text("5 faces in 3 s")
+
+    def test_a_picture_is_shown_as_soon_as_it_is_finished(self, page: Page, service: Service) -> None:
+        service.wait_at = STEPS
+        make(page, "running")
+        expect(page.locator('.tile[data-state="done"]')).to_have_count(2)
+
+    def test_the_place_in_the_queue_is_told(self, page: Page, service: Service) -> None:
+        service.queue, service.step_seconds = 3, 0.3
+        make(page, "queued")
+        expect(page.locator(".progress-words")).to_have_text("Waiting: 2 before you")
+        expect(page.locator(".progress-words")).to_have_text("Waiting: you are next")
+
+    def test_a_warning_is_shown(self, page: Page, service: Service) -> None:
+        service.warning = "The light is poor."
+        make(page)
+        expect(page.locator(".notes")).to_have_text("The light is poor.")
+
+    def test_cancel_hangs_up(self, page: Page, service: Service) -> None:
+        service.wait_at = STEPS
+        make(page, "running")
+        expect(page.locator('.tile[data-state="done"]')).to_have_count(2)
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.locator("#stage")).to_have_attribute("data-phase", "cancelled")
+        expect(page.locator(".progress-words")).to_have_text("Stopped after 2 faces")
+        assert service.left.wait(5)
+        expect(page.locator("#generate")).to_be_visible()
+
+
+class TestTrouble:
+    def test_an_error_is_told_dismissed_and_tried_again(self, page: Page, service: Service) -> None:
+        service.fail_at = 3
+        make(page, "failed")
+        alert = page.get_by_role("alert").filter(visible=True)
+        expect(alert).to_contain_text("The service ran out of memory")
+        page.get_by_role("button", name="Dismiss").click()
+        expect(alert).to_have_count(0)
+        service.fail_at = None
+        page.get_by_role("button", name="Try again").click()
+        expect(page.locator("#stage")).to_have_attribute("data-phase", "done")
+        assert service.generations[1].seed == 4711
+
+    def test_a_full_service_says_when_there_is_room(self, page: Page, service: Service) -> None:
+        service.refuse = Error(code="busy", message="The queue is full.", retry_after=20)
+        make(page, "failed")
+        alert = page.get_by_role("alert").filter(visible=True)
+        expect(alert).to_contain_text("Many people are waiting right now")
+        expect(alert).to_contain_text("in 20 s")
+
+    def test_a_cut_stream_is_sent_again_with_the_reported_seed(self, page: Page, service: Service, photo: Path) -> None:
+        service.cut_at = STEPS
+        upload(page, photo)
+        make(page)
+        assert finished(page) == 5
+        first, second = service.generations
+        assert (first.seed, second.seed) == (-1, 4711)
+        assert first.image == second.image
+        assert service.paths[-1] == "/predictions/faces-64/1.0"
+
+    def test_offline_and_back(self, page: Page, service: Service, photo: Path) -> None:
+        service.wait_at = STEPS
+        upload(page, photo)
+        make(page, "running")
+        expect(page.locator('.tile[data-state="done"]')).to_have_count(2)
+        kept = page.locator(".tile img").nth(0).get_attribute("src")
+        service.stop()
+        expect(page.locator("#state")).to_have_text("Unreachable")
+        expect(page.get_by_role("alert").filter(visible=True)).to_contain_text("What has arrived is kept.")
+        assert finished(page) == 2
+        service.wait_at = None
+        service.start()
+        expect(page.locator("#stage")).to_have_attribute("data-phase", "done")
+        assert finished(page) == 5
+        assert page.locator(".tile img").nth(0).get_attribute("src") == kept
+        expect(page.get_by_role("alert").filter(visible=True)).to_have_count(0)
+
+    def test_a_token_is_asked_for_and_a_wrong_one_refused(self, page: Page, service: Service, photo: Path) -> None:
+        service.token = "secret"
+        page.reload()
+        ask = page.get_by_role("dialog", name="This service asks for a token")
+        ask.get_by_label("Token").fill("wrong")
+        ask.get_by_role("button", name="Continue").click()
+        expect(ask.get_by_text("not accepted")).to_be_visible()
+        ask.get_by_label("Token").fill("secret")
+        ask.get_by_label("Token").press("Enter")
+        expect(page.locator("#state")).to_have_text("Ready")
+        upload(page, photo)
+        make(page)
+        assert service.tokens[-1] == "Bearer secret"
+
+    def test_a_token_comes_with_the_link_and_leaves_the_address(
+        self, context: BrowserContext, service: Service
+    ) -> None:
+        service.token = "secret"
+        page = context.new_page()
+        page.goto(service.url + "#token=secret")
+        expect(page.locator("#state")).to_have_text("Ready")
+        assert page.url == service.url
+
+
+class TestResults:
+    def test_one_is_downloaded_as_it_came(self, page: Page) -> None:
+        make(page)
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download face 2").click()
+        assert download.value.suggested_filename == "lookalike-4712.png"
+        assert download.value.path().read_bytes() == file_of(generated(4712))
+
+    def test_all_are_downloaded_in_a_zip(self, page: Page) -> None:
+        make(page)
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download all").click()
+        with zipfile.ZipFile(download.value.path()) as archive:
+            assert archive.testzip() is None
+            assert archive.namelist() == [f"lookalike-{seed}.png" for seed in range(4711, 4716)]
+            assert archive.read("lookalike-4715.png") == file_of(generated(4715))
+
+    def test_a_seed_is_used_again(self, page: Page, service: Service) -> None:
+        make(page)
+        page.get_by_role("button", name="Use seed 4713").click()
+        expect(page.get_by_label("Seed", exact=True)).to_have_value("4713")
+        make(page, None)
+        expect(page.locator(".earlier")).to_have_count(1)
+        assert service.generations[1].seed == 4713
+
+    def test_a_face_is_enlarged_beside_the_photos_own_by_keyboard(self, page: Page, photo: Path) -> None:
+        upload(page, photo)
+        make(page)
+        tile = page.get_by_role("button", name="Face 1, AI-generated")
+        tile.focus()
+        page.keyboard.press("Enter")
+        viewer = page.get_by_role("dialog", name="One face, enlarged")
+        expect(viewer).to_contain_text("Face 1 of 5 · seed 4711")
+        expect(viewer).to_contain_text("AI-generated")
+        expect(viewer.get_by_label("You, as the model sees you")).to_be_visible()
+        page.keyboard.press("ArrowLeft")
+        expect(viewer).to_contain_text("Face 5 of 5")
+        page.keyboard.press("Escape")
+        expect(viewer).to_be_hidden()
+        expect(tile).to_be_focused()
+
+    def test_earlier_faces_are_kept_and_shown_again(self, page: Page) -> None:
+        make(page)
+        page.get_by_label("Faces", exact=True).fill("2")
+        page.get_by_role("button", name="Imagine 2 faces").click()
+        expect(page.locator(".earlier")).to_have_count(1)
+        page.locator(".earlier").click()
+        expect(page.locator('#stage .tile[data-state="done"]')).to_have_count(5)
+        expect(page.locator(".earlier")).to_contain_text("2 faces")
