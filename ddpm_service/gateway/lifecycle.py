@@ -20,7 +20,7 @@ from ddpm_service.gateway.grpc_door import GrpcDoor
 from ddpm_service.gateway.limits import Limits
 from ddpm_service.gateway.listener import Listener
 from ddpm_service.gateway.logs import log
-from ddpm_service.gateway.metrics import Metrics, metrics_app
+from ddpm_service.gateway.metrics import Metrics, VersionMetrics, metrics_app
 from ddpm_service.gateway.settings import Settings
 from ddpm_service.torchserve.board import Board
 from ddpm_service.torchserve.supervise import Supervisor
@@ -72,6 +72,7 @@ async def _serve(options: Options, settings: Settings) -> None:
     gate = Gate(backend, limits, tokens, metrics)
     door = Door(gate, board, settings)
     metrics.ready.set_function(lambda: door.ready)
+    VersionMetrics(board, metrics.registry)
     board.listen(lambda: _in_loop(loop, backend.end_lost))
     signals = _Signals(loop)
     async with AsyncExitStack() as stack:

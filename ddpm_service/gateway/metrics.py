@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import aiohttp
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from ddpm_api import EndEvent, ErrorEvent, Event, ImageEvent, PreviewEvent
+from ddpm_service.torchserve.board import Board, State
 
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _TORCHSERVE_SECONDS = 3.0
@@ -61,6 +65,52 @@ class Metrics:
     def follow(self, model: str) -> Story:
         """Take the figures of one request from its events."""
         return Story(self, model)
+
+
+class VersionMetrics:
+    """Where each version stands, and how often one that could be used had to be started again.
+
+    Args:
+        board: what is served; looked at after each change.
+        registry: shows the figures.
+    """
+
+    def __init__(self, board: Board, registry: CollectorRegistry) -> None:
+        self._board = board
+        self._ready: set[tuple[str, str]] = set()
+        self._restarts = Counter(
+            "ddpm_gateway_restarts_total",
+            "Times that a version lost its worker, or TorchServe as a whole",
+            ["model", "version"],
+            registry=registry,
+        )
+        board.listen(self._look)
+        registry.register(self)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """One series a version: its state now, and whether it answers when none is named."""
+        family = GaugeMetricFamily(
+            "ddpm_gateway_version", "1 for each version", labels=["model", "version", "state", "default"]
+        )
+        for name, model in self._board.models().items():
+            for version, standing in model.versions.items():
+                default = "yes" if version == model.default else "no"
+                family.add_metric([name, version, standing.state, default], 1)
+        yield family
+
+    def _look(self) -> None:
+        models = self._board.models()
+        states = {
+            (name, version): standing.state
+            for name, model in models.items()
+            for version, standing in model.versions.items()
+        }
+        for key in self._ready:
+            if states.get(key) is State.LOADING:
+                self._restarts.labels(*key).inc()
+        self._ready = {key for key, state in states.items() if state is State.READY}
+        for key in self._ready:
+            self._restarts.labels(*key)  # shown as 0 from the start, or the first one would not be an increase
 
 
 class Story:

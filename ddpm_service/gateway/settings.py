@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -11,6 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from ddpm_service.errors import ServiceError
 
 _PREFIX = "DDPM_"
+# Options of the commands; and what a cluster sets for services whose names begin like ours.
+_OTHERS = re.compile(r"DDPM_TOKENS?|\w+_(SERVICE_HOST|(SERVICE_)?PORT(_\w+)?)")
 
 
 def _listed(value: object) -> object:
@@ -40,8 +43,12 @@ class Settings(BaseModel):
         """Read the settings of an environment.
 
         Raises:
-            ServiceError: one is not allowed, with its name.
+            ServiceError: one is not known or not allowed, with its name.
         """
+        known = {_PREFIX + name.upper() for name in cls.model_fields}
+        for key in environment:
+            if key.startswith(_PREFIX) and key not in known and not _OTHERS.fullmatch(key):
+                raise ServiceError(f"{key} is not a setting; there are {', '.join(sorted(known))}")
         given = {name: environment[key] for name in cls.model_fields if (key := _PREFIX + name.upper()) in environment}
         try:
             return cls.model_validate(given)

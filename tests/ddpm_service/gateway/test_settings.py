@@ -25,3 +25,8 @@ def test_numbers_and_lists_are_read():
 def test_what_is_not_allowed_is_named(name, value):
     with pytest.raises(ServiceError, match=f"{name}={value}"):
         Settings.read({name: value})
+
+
+def test_a_name_that_is_none_of_them_is_refused_with_those_there_are():
+    with pytest.raises(ServiceError, match=r"DDPM_MAX_BYTE is not a setting; there are .*DDPM_MAX_BYTES"):
+        Settings.read({"DDPM_MAX_BYTE": "2048"})
