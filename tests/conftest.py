@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +34,28 @@ class Toy(nn.Module):
         time.sleep(self.seconds)
         return torch.tanh(self.mix(x))
 '''
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, aloud, what needs a program that Python cannot bring and this machine lacks; in CI nothing is."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.needs("chromium"))
+    if os.environ.get("CI"):
+        return
+    missing = {
+        item: program
+        for item in items
+        for marker in item.iter_markers("needs")
+        for program in marker.args
+        if shutil.which(program) is None
+    }
+    if missing:
+        config.hook.pytest_deselected(items=list(missing))
+        items[:] = [item for item in items if item not in missing]
+        programs = ", ".join(sorted(set(missing.values())))
+        print(f"\n{len(missing)} tests left out: they need {programs}, which your system's packages bring")
+
 
 WriteToy = Callable[..., Path]
 
