@@ -12,11 +12,13 @@ from ddpm_service.cli.failure import told_in_a_line
 
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen on; off loopback it wants tokens.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="HTTP: the page and the API.", min=0, max=65535)] = 8000,
+    port: Annotated[int, typer.Option(envvar="PORT", help="HTTP: the page and the API.", min=0, max=65535)] = 8000,
     grpc_port: Annotated[int, typer.Option(help="gRPC.", min=0, max=65535)] = 8001,
     metrics_port: Annotated[int, typer.Option(help="Prometheus metrics.", min=0, max=65535)] = 8002,
     models: Annotated[Path, typer.Option(help="What to serve; applied again when it changes.")] = Path("models.yaml"),
-    tokens: Annotated[Path | None, typer.Option(help="A file of API tokens, one a line.", dir_okay=False)] = None,
+    tokens: Annotated[
+        Path | None, typer.Option(envvar="DDPM_TOKENS", help="A file of API tokens, one a line.", dir_okay=False)
+    ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Let everybody in, also off loopback.")] = False,
     config: Annotated[Path, typer.Option(help="TorchServe's settings.")] = Path("config.properties"),
 ) -> None:
