@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
-import time
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm_core.schedule import NoiseSchedule
+from ddpm_core.timing import in_turn
 
 
 class Prediction(StrEnum):
@@ -107,6 +106,7 @@ def _norm_each_image_alone(network: nn.Module) -> None:
                 setattr(module, name, _NormEachImageAlone(child))
 
 
+@torch.inference_mode()
 def fastest_dtype(network: nn.Module, example: Tensor, device: torch.device) -> torch.dtype:
     """Choose float32 or bfloat16 for the network by timing both on this machine.
 
@@ -118,28 +118,17 @@ def fastest_dtype(network: nn.Module, example: Tensor, device: torch.device) -> 
         device: where it will run.
     """
 
-    def seconds(dtype: torch.dtype) -> float:
-        trial = copy.deepcopy(network).eval()
-        nn.Module.to(trial, device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def trial(dtype: torch.dtype) -> Callable[[], object]:
+        copied = copy.deepcopy(network).eval()
+        nn.Module.to(copied, device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         x = example.to(device, dtype, memory_format=torch.channels_last)
-        try:
-            return seconds_per_call(lambda: trial(x, torch.zeros(len(x), device=device)), device)
-        except RuntimeError:
-            if dtype == torch.float32:
-                raise
-            return math.inf  # brought code that works in float32 alone
+        return lambda: copied(x, torch.zeros(len(x), device=device))
 
-    return min((torch.float32, torch.bfloat16), key=seconds)
-
-
-def seconds_per_call(call: Callable[[], object], device: torch.device, *, repeats: int = 2) -> float:
-    """Time a call: the best of `repeats`, after one to warm up."""
-    times = []
-    with torch.inference_mode():
-        for _ in range(1 + repeats):
-            begin = time.perf_counter()
-            call()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(time.perf_counter() - begin)
-    return min(times[1:])
+    plain, short = trial(torch.float32), trial(torch.bfloat16)
+    try:
+        short()
+    except RuntimeError:
+        return torch.float32  # brought code that works in float32 alone
+    # The fastest of several: other work on the machine only ever slows a call down.
+    seconds = [min(times) for times in in_turn([plain, short], 6, budget=3.0)]
+    return torch.bfloat16 if seconds[1] < seconds[0] else torch.float32

@@ -18,13 +18,14 @@ from functools import partial
 import torch
 
 from ddpm_core import events
-from ddpm_core.denoiser import Denoiser, seconds_per_call
+from ddpm_core.denoiser import Denoiser
 from ddpm_core.errors import InvalidInput
 from ddpm_core.events import Event
 from ddpm_core.pixels import to_pixels
 from ddpm_core.plan import Plan
 from ddpm_core.ranking import best
 from ddpm_core.sampling import SampleState, advance
+from ddpm_core.timing import in_turn
 
 log = logging.getLogger(__name__)
 
@@ -271,6 +272,7 @@ class StepEngine:
         self.seconds_per_row += 0.1 * (seconds_per_row - self.seconds_per_row)
 
 
+@torch.inference_mode()
 def measure_max_rows(denoiser: Denoiser, shape: tuple[int, int, int], *, most: int = 64) -> tuple[int, float]:
     """Find the smallest batch whose time per row is within 10 % of the best, and that time.
 
@@ -288,7 +290,8 @@ def measure_max_rows(denoiser: Denoiser, shape: tuple[int, int, int], *, most: i
         x = torch.randn(rows, *shape, device=denoiser.device)
         level = torch.full((rows,), denoiser.schedule.num_levels // 2, device=denoiser.device)
         try:
-            times[rows] = seconds_per_call(partial(denoiser, x, level), denoiser.device) / rows
+            (seconds,) = in_turn([partial(denoiser, x, level)], 6, budget=2.0)
+            times[rows] = min(seconds) / rows
         except Exception as error:
             if rows == 1 or not _out_of_memory(error):
                 raise

@@ -15,7 +15,8 @@ CORE = {
     "pixels": set(),
     "events": {"pixels"},
     "schedule": {"errors"},
-    "denoiser": {"schedule"},
+    "timing": set(),
+    "denoiser": {"schedule", "timing"},
     "guidance": set(),
     "unet": {"errors"},
     "faces": {"errors"},
@@ -23,7 +24,7 @@ CORE = {
     "bundle": {"denoiser", "errors", "schedule", "unet"},
     "plan": {"bundle", "errors", "pixels", "sampling", "schedule"},
     "ranking": {"guidance"},
-    "engine": {"denoiser", "errors", "events", "pixels", "plan", "ranking", "sampling"},
+    "engine": {"denoiser", "errors", "events", "pixels", "plan", "ranking", "sampling", "timing"},
     "pipeline": {"bundle", "denoiser", "errors", "faces", "pixels", "plan", "sampling"},
 }
 """Module of the core → what of the core it may import. Training, evaluation and data may import all of it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,10 @@ from torch import Tensor, nn
 
 from ddpm_core import schedule
 from ddpm_core.bundle import Bundle, Manifest
-from ddpm_core.denoiser import Denoiser, Prediction, fastest_dtype, seconds_per_call
+from ddpm_core.denoiser import Denoiser, Prediction, fastest_dtype
 from ddpm_core.plan import make_plan
 from ddpm_core.sampling import advance
+from ddpm_core.timing import in_turn
 
 IMAGES = 5
 
@@ -73,49 +73,37 @@ def solo(report: Callable[[str], object], *, steps: int = 2) -> Solo:
     network = celebahq_unet().eval().requires_grad_(False)
     target = np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8)
 
-    report("the origin program: DDIM, float32, batch 5")
-    origin = seconds_per_call(_origin_step(network, target), torch.device("cpu"), repeats=steps)
     report("one call in float32, default layout")
-    plain = seconds_per_call(
-        lambda: network(torch.randn(1, 3, 256, 256), torch.tensor([500])), torch.device("cpu"), repeats=steps
-    )
+    one = (torch.randn(1, 3, 256, 256), torch.tensor([500]))
+    with torch.inference_mode():
+        (plain,) = in_turn([lambda: network(*one)], 2 * steps)
+    report("the origin program: DDIM, float32, batch 5")
+    (origin,) = in_turn([_origin_step(network, target)], steps)
     report("choosing the precision")
-    dtype = fastest_dtype(network, torch.randn(1, 3, 256, 256), torch.device("cpu"))
+    dtype = fastest_dtype(network, one[0], torch.device("cpu"))
     manifest = Manifest(
         name="celebahq", version="1", domain="human_face", image_size=256, prediction_type=Prediction.EPSILON
     )
     bundle = Bundle(Path("celebahq"), manifest, schedule.linear())
     denoiser = Denoiser(copy.deepcopy(network), bundle.schedule, Prediction.EPSILON, dtype=dtype)
     report(f"one call in {dtype}, channels last")
-    one = (torch.randn(1, 3, 256, 256), torch.tensor([500]))
-    fast = seconds_per_call(lambda: denoiser(*one), torch.device("cpu"), repeats=2 * steps)
+    with torch.inference_mode():
+        (fast,) = in_turn([lambda: denoiser(*one)], 4 * steps)
     report("guided and unguided ticks of five images, in turn")
     guided = make_plan(bundle, target, num_images=IMAGES, mode="likeness", seed=0)
     unguided = make_plan(bundle, num_images=IMAGES, seed=0)
     ticks = [_tick(denoiser, [plan.start(bundle.schedule, i) for i in range(IMAGES)]) for plan in (guided, unguided)]
-    times = in_turn(ticks, 2 * steps)
+    times = in_turn(ticks, 3 * steps)
     return Solo(
-        origin_step=origin,
+        origin_step=median(origin),
         origin_steps=40,
         our_tick=median(times[0]),
         our_calls=guided.calls,
         unguided_tick=median(times[1]),
-        plain_call=plain,
-        fast_call=fast,
+        plain_call=median(plain),
+        fast_call=median(fast),
         dtype=str(dtype).removeprefix("torch."),
     )
-
-
-def in_turn(calls: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
-    """Time several calls A B A B …, after one of each to warm up, so that drift of the machine hits all alike."""
-    times: list[list[float]] = [[] for _ in calls]
-    for turn in range(1 + repeats):
-        for call, its_times in zip(calls, times, strict=True):
-            begin = time.perf_counter()
-            call()
-            if turn:
-                its_times.append(time.perf_counter() - begin)
-    return times
 
 
 def _tick(denoiser: Denoiser, states: Sequence[Any]) -> Callable[[], object]:

@@ -15,9 +15,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from ddpm_service.cli.bench_serve import serve
 from ddpm_service.cli.failure import told_in_a_line
 
 app = typer.Typer(help="Measure on this machine. Example: ddpm bench --out bench", rich_markup_mode=None)
+app.command()(serve)
 
 
 @app.callback(invoke_without_command=True)
@@ -54,9 +56,10 @@ def _served(bundle: Path, config: Path, progress: Progress, *, pairs: int = 15, 
     import skimage.data
 
     from ddpm_core import load
-    from ddpm_core.evaluation.speed import IMAGES, in_turn
+    from ddpm_core.evaluation.speed import IMAGES
     from ddpm_core.faces import encode
     from ddpm_core.plan import make_plan
+    from ddpm_core.timing import in_turn
     from ddpm_service.bench.rest import memory, serving
 
     picture = encode(skimage.data.astronaut(), "jpeg")
