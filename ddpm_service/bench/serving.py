@@ -1,0 +1,241 @@
+"""The serving benchmark: the same load on every arm, what each answers in time, and what the front door costs."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import requests
+from PIL import Image, ImageChops
+
+from ddpm_api import Event, PreviewEvent, ProgressEvent, parse_event
+from ddpm_service.bench.arms import dynamic_batching, flask_and_lock, front_door
+from ddpm_service.bench.load import STEPS, Arrival, Outcome, burst, percentile, play, poisson, share_in_time
+from ddpm_service.errors import ServiceError
+
+FACTORS = (1.5, 2.0, 5.0)
+"""Multiples of the solo latency within which an answer is in time."""
+_DECISIVE = 2.0
+_WANTED = 0.9
+_GIVE_UP = 0.5
+_SOLO_RUNS = 3
+# Of the same weights and noise, by the rounding of another batch.
+_GREY_LEVELS = 1
+_CLIENTS = 8
+_DTYPES = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how hard.
+
+    Attributes:
+        loads: rates as multiples of one request after the other.
+        count: requests at each rate.
+        burst: requests at once.
+        delays: values of ``maxBatchDelay`` (ms) that dynamic batching is tried with.
+        batch_size: the largest batch of dynamic batching.
+    """
+
+    loads: tuple[float, ...] = (0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0)
+    count: int = 60
+    burst: int = 24
+    delays: tuple[int, ...] = (5, 100)
+    batch_size: int = 16
+
+
+@dataclass
+class Figures:
+    """What was seen.
+
+    Attributes:
+        solo: seconds of a request alone in the plain loop, by calls; all arms are held to them.
+        rows: one for each arm and load.
+        highest: the highest rate (requests a second) of each arm with 90 % within 2 × solo.
+        front_door: what it adds, and how soon a preview comes.
+        dtype: the precision that all arms work in.
+    """
+
+    solo: dict[int, float] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    highest: dict[str, float] = field(default_factory=dict)
+    front_door: dict[str, float] = field(default_factory=dict)
+    dtype: str = ""
+
+
+def measure(bundle: Path, config: Path, plan: Plan, raw: Path, say: Callable[[str], None]) -> Figures:
+    """Run all arms, one after the other.
+
+    Args:
+        bundle: the model.
+        config: TorchServe's settings.
+        plan: how long and how hard.
+        raw: where a line of JSON for each request goes.
+        say: told what is done next.
+
+    Raises:
+        ServiceError: an arm does not start, or makes another picture of the same seed.
+    """
+    figures = Figures()
+    say("plain loop: alone")
+    alone = {dtype: _alone(bundle, dtype) for dtype in _DTYPES}
+    with raw.open("w") as lines:
+        say("front door: starting")
+        with front_door(bundle, config) as (url, behind):
+            # It chooses its precision by measuring; the others get the same.
+            figures.dtype = _precision(_picture(url), {dtype: picture for dtype, (picture, _) in alone.items()})
+            picture, figures.solo = alone[figures.dtype]
+            _load("front door", url, plan, figures, lines, say)
+            say("front door: what it adds")
+            figures.front_door = _added(url, behind) | _preview(url)
+        for name, url in _others(bundle, config, plan, figures.dtype, say):
+            if not _same(picture, _picture(url)):
+                raise ServiceError(f"{name} makes another picture of the same seed: there is nothing to compare")
+            _load(name, url, plan, figures, lines, say)
+    return figures
+
+
+def _alone(bundle: Path, dtype: str) -> tuple[Image.Image, dict[int, float]]:
+    with flask_and_lock(bundle, dtype) as url:
+        return _picture(url), _solo(url)
+
+
+def _precision(picture: Image.Image, pictures: Mapping[str, Image.Image]) -> str:
+    for dtype, other in pictures.items():
+        if _same(picture, other):
+            return dtype
+    raise ServiceError("the front door makes another picture of the same seed: there is nothing to compare")
+
+
+def _others(
+    bundle: Path, config: Path, plan: Plan, dtype: str, say: Callable[[str], None]
+) -> Iterator[tuple[str, str]]:
+    name = "flask and lock"
+    say(f"{name}: starting")
+    with flask_and_lock(bundle, dtype) as url:
+        yield name, url
+    for delay in plan.delays:
+        name = f"dynamic batching, {delay} ms"
+        say(f"{name}: starting")
+        with dynamic_batching(bundle, config, dtype, batch_size=plan.batch_size, delay=delay) as url:
+            yield name, url
+
+
+def _load(name: str, url: str, plan: Plan, figures: Figures, lines: TextIO, say: Callable[[str], None]) -> None:
+    """Put every load on an arm, heavier and heavier until hardly anything is in time; then a burst."""
+    alone = 1 / statistics.mean(figures.solo.values())
+    figures.highest[name] = 0.0
+    for share in plan.loads:
+        rate = share * alone
+        say(f"{name}: {rate:.2f} a second")
+        row = _play(name, url, f"{rate:.3f}/s", poisson(rate, plan.count), figures, lines)
+        if row[f"within {_DECISIVE:g}"] >= _WANTED:
+            figures.highest[name] = rate
+        if row[f"within {_DECISIVE:g}"] < _GIVE_UP:
+            break
+    say(f"{name}: burst")
+    _play(name, url, f"burst of {plan.burst}", burst(plan.burst), figures, lines)
+
+
+def _play(
+    name: str, url: str, load: str, arrivals: Sequence[Arrival], figures: Figures, lines: TextIO
+) -> dict[str, Any]:
+    outcomes = asyncio.run(play(url, arrivals, patience=20 * max(figures.solo.values()) + 10))
+    lines.writelines(json.dumps(each.line(arm=name, load=load)) + "\n" for each in outcomes)
+    row = _row(name, load, outcomes, figures.solo)
+    figures.rows.append(row)
+    return row
+
+
+def _row(name: str, load: str, outcomes: Sequence[Outcome], solo: Mapping[int, float]) -> dict[str, Any]:
+    last = max(each.arrival.at + each.seconds for each in outcomes)
+    row: dict[str, Any] = {"arm": name, "load": load, "failed": sum(each.status != 200 for each in outcomes)}
+    row |= {f"p{100 * share:.0f}": percentile(outcomes, share) for share in (0.5, 0.95, 0.99)}
+    row |= {f"within {factor:g}": share_in_time(outcomes, solo, factor) for factor in FACTORS}
+    goodput = {f"goodput {factor:g}": row[f"within {factor:g}"] * len(outcomes) / last for factor in FACTORS}
+    return row | goodput
+
+
+def _post(url: str, session: requests.Session | None = None, **body: Any) -> bytes:
+    answer = (session or requests).post(url, json={"num_images": 1, **body}, headers={"Accept": "image/png"})
+    if not answer.ok:
+        raise ServiceError(f"{url}: HTTP {answer.status_code}: {answer.text[:200]}")
+    return answer.content
+
+
+def _picture(url: str) -> Image.Image:
+    return Image.open(io.BytesIO(_post(url, num_inference_steps=6, seed=7))).convert("RGB")
+
+
+def _same(first: Image.Image, second: Image.Image) -> bool:
+    """Whether two arms do the same work: the same picture but for rounding."""
+    if first.size != second.size:
+        return False
+    extremes: Any = ImageChops.difference(first, second).getextrema()
+    return bool(max(high for _, high in extremes) <= _GREY_LEVELS)
+
+
+def _solo(url: str) -> dict[int, float]:
+    def ask(steps: int) -> float:
+        return _seconds(lambda: _post(url, num_inference_steps=steps, seed=0))
+
+    return {steps: statistics.median(ask(steps) for _ in range(_SOLO_RUNS)) for steps in STEPS}
+
+
+def _added(url: str, behind: str, *, rounds: int = 6, steps: int = 6) -> dict[str, float]:
+    """Milliseconds that the front door adds to the median with eight clients, asked and passed by in turn."""
+    front: list[float] = []
+    direct: list[float] = []
+    with _clients() as together:
+        together(behind, steps)
+        for _ in range(rounds):
+            front += together(url, steps)
+            direct += together(behind, steps)
+    added = statistics.median(front) - statistics.median(direct)
+    return {"added_ms": 1000 * added, "added_share": sum(front) / sum(direct) - 1}
+
+
+@contextmanager
+def _clients() -> Iterator[Callable[[str, int], list[float]]]:
+    sessions = [requests.Session() for _ in range(_CLIENTS)]
+    with ThreadPoolExecutor(_CLIENTS) as pool:
+
+        def together(url: str, steps: int) -> list[float]:
+            def ask(session: requests.Session) -> float:
+                return _seconds(lambda: _post(url, session, num_inference_steps=steps, seed=0))
+
+            return list(pool.map(ask, sessions))
+
+        yield together
+    for session in sessions:
+        session.close()
+
+
+def _preview(url: str) -> dict[str, float]:
+    """Seconds to the first step and to the first preview of an idle server, asked for a preview at every step."""
+    body = {"num_images": 1, "num_inference_steps": 18, "preview_every": 1, "seed": 0}
+    begin = time.perf_counter()
+    first: dict[str, float] = {}
+    headers = {"Accept": "application/x-ndjson"}
+    with requests.post(url, json=body, headers=headers, stream=True) as answer:
+        for line in answer.iter_lines(chunk_size=None):
+            event: Event = parse_event(line)
+            for kind, name in ((ProgressEvent, "first_step"), (PreviewEvent, "first_preview")):
+                if isinstance(event, kind):
+                    first.setdefault(name, time.perf_counter() - begin)
+    return first
+
+
+def _seconds(do: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    do()
+    return time.perf_counter() - begin

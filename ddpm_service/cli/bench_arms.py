@@ -1,0 +1,72 @@
+"""The programs that ours is compared with: the same weights, table and noise in a plain loop, served two other ways."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+def flask_and_lock(bundle: str, dtype: str, port: int) -> None:
+    """Serve a bundle by Flask: one request at a time makes its picture, the others wait for the lock."""
+    from flask import Flask, Response, request
+
+    make, lock, app = _maker(bundle, dtype), threading.Lock(), Flask(__name__)
+
+    @app.get("/ready")
+    def ready() -> str:
+        return "ready"
+
+    @app.post("/generate")
+    def generate() -> Response:
+        with lock:
+            return Response(make([request.get_json()])[0], mimetype="image/png")
+
+    app.run("127.0.0.1", port, threaded=True)
+
+
+def batching(bundle: str, dtype: str) -> Callable[[list[Mapping[str, Any]] | None, Any], list[bytes] | None]:
+    """A TorchServe handler: the requests of a batch run together, and are answered together."""
+    make: list[Callable[[Sequence[Mapping[str, Any]]], list[bytes]]] = []
+
+    def handle(data: list[Mapping[str, Any]] | None, context: Any) -> list[bytes] | None:
+        if not make:
+            make.append(_maker(bundle, dtype))
+        if data is None:
+            return None
+        for row in range(len(data)):
+            context.set_response_content_type(row, "image/png")
+        bodies = [entry["body"] for entry in data]
+        return make[0]([body if isinstance(body, dict) else json.loads(body) for body in bodies])
+
+    return handle
+
+
+def _maker(bundle: str, dtype: str) -> Callable[[Sequence[Mapping[str, Any]]], list[bytes]]:
+    """Load a bundle; make one picture for each of some requests, all in one loop until the longest is done."""
+    import torch
+
+    from ddpm_core import load
+    from ddpm_core.faces import encode
+    from ddpm_core.pixels import to_pixels
+    from ddpm_core.plan import make_plan
+    from ddpm_core.sampling import advance
+    from handlers.cores import available_cores
+
+    torch.set_num_threads(available_cores())
+    pipeline = load(bundle, dtype=dtype)
+
+    def make(requests: Sequence[Mapping[str, Any]]) -> list[bytes]:
+        plans = [
+            make_plan(pipeline.bundle, None, num_inference_steps=each["num_inference_steps"], seed=each["seed"])
+            for each in requests
+        ]
+        states = [plan.start(pipeline.denoiser.schedule, 0).to(pipeline.denoiser.device) for plan in plans]
+        while under_way := [i for i, state in enumerate(states) if not state.done]:
+            for i, state in zip(under_way, advance(pipeline.denoiser, [states[i] for i in under_way]), strict=True):
+                states[i] = state
+        return [encode(to_pixels(state.x)) for state in states]
+
+    make([{"num_inference_steps": 2, "seed": 0}])
+    return make
