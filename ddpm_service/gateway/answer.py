@@ -11,7 +11,7 @@ from typing import Protocol
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from ddpm_api import EndEvent, Error, ErrorBody, Event
+from ddpm_api import EndEvent, Error, ErrorBody, ErrorEvent, Event
 from ddpm_service.gateway.protocol import ABORT
 from ddpm_service.gateway.settings import Settings
 
@@ -53,7 +53,7 @@ class EventAnswer(Response):
         self._rendering = rendering
         self._settings = settings
         self._held = held
-        self._begun = False
+        self._begun = self._ended = False
         self._sending = asyncio.Lock()
         self._last = 0.0
 
@@ -86,10 +86,9 @@ class EventAnswer(Response):
                     data = await asyncio.to_thread(rendering.feed, event)
                 else:
                     data = rendering.feed(event)
-                if data:
-                    await self._put(send, data)
-        async with self._sending:
-            await self._message(send, {"type": "http.response.body", "body": b"", "more_body": False})
+                last = isinstance(event, EndEvent | ErrorEvent)
+                if data or last:
+                    await self._put(send, data, more=not last)
 
     async def _beat(self, send: Send) -> None:
         """Break every silence of a stream that has begun."""
@@ -97,15 +96,17 @@ class EventAnswer(Response):
         while True:
             await asyncio.sleep(max(0.0, self._last + seconds - time.monotonic()) if self._begun else seconds / 10)
             if self._begun and time.monotonic() - self._last >= seconds:
-                await self._put(send, self._rendering.heartbeat)
+                await self._put(send, self._rendering.heartbeat, more=True)
 
-    async def _put(self, send: Send, data: bytes) -> None:
+    async def _put(self, send: Send, data: bytes, *, more: bool) -> None:
         async with self._sending:
+            if self._ended:
+                return
             if not self._begun:
                 # Status and type are final only now: an error that comes first has its own.
                 await self._message(send, self._start(data))
-            await self._message(send, {"type": "http.response.body", "body": data, "more_body": True})
-            self._begun, self._last = True, time.monotonic()
+            await self._message(send, {"type": "http.response.body", "body": data, "more_body": more})
+            self._begun, self._ended, self._last = True, not more, time.monotonic()
 
     def _start(self, data: bytes) -> Message:
         rendering = self._rendering
