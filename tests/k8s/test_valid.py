@@ -1,0 +1,61 @@
+"""Everything in k8s/ renders, and a cluster's API would take each object."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.k8s.pod import ROOT, Object, render
+
+OVERLAYS = ("cpu", "gpu", "keda", "monitoring", "canary")
+SCHEMAS = Path(__file__).parent / "schemas"
+CLOUD_RUN = yaml.safe_load((ROOT / "k8s/cloudrun/service.yaml").read_text())
+INGRESS = tuple(yaml.safe_load_all((ROOT / "k8s/examples/ingress.yaml").read_text()))
+CORE = {"v1", "apps/v1", "batch/v1", "networking.k8s.io/v1", "policy/v1"}
+
+
+def minor(version: str) -> int:
+    return int(version.split(".")[1])
+
+
+VERSIONS = sorted((v for v in kubernetes_validate.utils.all_versions() if minor(v) >= 28), key=minor)
+
+
+def rendered() -> dict[str, tuple[Object, ...]]:
+    folders = {f"overlays/{overlay}": render(f"overlays/{overlay}") for overlay in OVERLAYS}
+    return {**folders, "training": render("training"), "examples/ingress.yaml": INGRESS}
+
+
+def objects(*, core: bool) -> list[Any]:
+    return [
+        pytest.param(each, id=f"{folder}: {each['kind']} {each['metadata']['name']}")
+        for folder, found in rendered().items()
+        for each in found
+        if (each["apiVersion"] in CORE) is core
+    ]
+
+
+def test_no_overlay_was_forgotten():
+    assert {folder.name for folder in (ROOT / "k8s/overlays").iterdir()} == set(OVERLAYS)
+    assert (minor(VERSIONS[0]), len(VERSIONS) >= 10) == (28, True)
+
+
+@pytest.mark.parametrize("each", objects(core=True))
+def test_every_version_of_kubernetes_takes_it(each):
+    for version in VERSIONS:
+        kubernetes_validate.validate(each, version, strict=True)
+
+
+@pytest.mark.parametrize("each", objects(core=False))
+def test_custom_kinds_are_what_their_controllers_read(each):
+    jsonschema.validate(each, json.loads((SCHEMAS / f"{each['kind']}.json").read_text()))
+
+
+def test_cloud_run_takes_its_service():
+    jsonschema.validate(CLOUD_RUN, json.loads((SCHEMAS / "CloudRunService.json").read_text()))
