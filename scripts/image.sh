@@ -4,6 +4,7 @@
 #   IMAGE=ddpm-lookalike:0.1.0 scripts/image.sh build     (further arguments go to the build)
 #   IMAGE=ddpm-lookalike:0.1.0 scripts/image.sh test      (PYTHON: the environment's interpreter)
 #
+# ENGINE           docker, podman or buildah, where more than one would do
 # PIP_CONF         a pip.conf that is lent to the build: a mirror, a certificate
 # STORAGE_DRIVER   of buildah: vfs works everywhere, overlay is quicker where the kernel lets it
 # DEBIAN_MIRROR    where buildah's base image is made from when no registry can be reached
@@ -17,7 +18,7 @@ DEBIAN_MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 main() {
     local verb=${1:-} engine
     shift || true
-    engine=$(running_engine)
+    engine=${ENGINE:-$(running_engine)}
     case $verb in
         build) build "$engine" "$@" ;;
         test) try "$engine" ;;
@@ -74,7 +75,7 @@ try() {
     fi
     container=$(buildah_ from --pull-never "$IMAGE")
     # A network of its own, so that no port of this machine is in the way.
-    bwrap --dev-bind / / --unshare-net --die-with-parent \
+    IMAGE_CONFIG=$(buildah_ inspect --type image "$IMAGE") bwrap --dev-bind / / --unshare-net --die-with-parent \
         "${PYTHON:-python3}" scripts/image_test.py bwrap "$(buildah_ mount "$container")" || status=$?
     buildah_ rm "$container" >/dev/null
     return "$status"
