@@ -106,4 +106,6 @@ def may_listen(host: str, *, tokens: bool, insecure: bool) -> None:
     """
     loopback = host == "localhost" or host == "::1" or host.startswith("127.")
     if not (loopback or tokens or insecure):
-        raise ServiceError(f"listening on {host} needs API tokens (--tokens or DDPM_TOKENS, a file), or --insecure to do without")
+        raise ServiceError(
+            f"listening on {host} needs API tokens (--tokens or DDPM_TOKENS, a file), or --insecure to do without"
+        )
