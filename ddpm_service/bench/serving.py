@@ -9,7 +9,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -191,33 +190,27 @@ def _solo(url: str) -> dict[int, float]:
     return {steps: statistics.median(ask(steps) for _ in range(_SOLO_RUNS)) for steps in STEPS}
 
 
-def _added(url: str, behind: str, *, rounds: int = 6, steps: int = 6) -> dict[str, float]:
-    """Milliseconds that the front door adds to the median with eight clients, asked and passed by in turn."""
+def _added(url: str, behind: str, *, rounds: int = 8, steps: int = 6) -> dict[str, float]:
+    """What the front door adds with eight clients, asked and passed by in turn, so that both meet the same machine."""
     front: list[float] = []
     direct: list[float] = []
-    with _clients() as together:
-        together(behind, steps)
-        for _ in range(rounds):
-            front += together(url, steps)
-            direct += together(behind, steps)
+    _together(behind, steps)
+    for _ in range(rounds):
+        front += _together(url, steps)
+        direct += _together(behind, steps)
     added = statistics.median(front) - statistics.median(direct)
     return {"added_ms": 1000 * added, "added_share": sum(front) / sum(direct) - 1}
 
 
-@contextmanager
-def _clients() -> Iterator[Callable[[str, int], list[float]]]:
-    sessions = [requests.Session() for _ in range(_CLIENTS)]
+def _together(url: str, steps: int, *, each: int = 3) -> list[float]:
+    """Seconds of the requests of clients that ask one after the other, all clients at one time."""
+
+    def client(number: int) -> list[float]:
+        with requests.Session() as session:
+            return [_seconds(lambda: _post(url, session, num_inference_steps=steps, seed=number)) for _ in range(each)]
+
     with ThreadPoolExecutor(_CLIENTS) as pool:
-
-        def together(url: str, steps: int) -> list[float]:
-            def ask(session: requests.Session) -> float:
-                return _seconds(lambda: _post(url, session, num_inference_steps=steps, seed=0))
-
-            return list(pool.map(ask, sessions))
-
-        yield together
-    for session in sessions:
-        session.close()
+        return [seconds for one in pool.map(client, range(_CLIENTS)) for seconds in one]
 
 
 def _preview(url: str) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -52,9 +53,8 @@ def _maker(bundle: str, dtype: str) -> Callable[[Sequence[Mapping[str, Any]]], l
     from ddpm_core.pixels import to_pixels
     from ddpm_core.plan import make_plan
     from ddpm_core.sampling import advance
-    from handlers.cores import available_cores
 
-    torch.set_num_threads(available_cores())
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     pipeline = load(bundle, dtype=dtype)
 
     def make(requests: Sequence[Mapping[str, Any]]) -> list[bytes]:

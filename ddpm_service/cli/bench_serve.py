@@ -13,6 +13,8 @@ from rich.table import Table
 
 from ddpm_service.cli.failure import told_in_a_line
 
+_WIDTH = 160
+
 
 def serve(
     bundle: Annotated[Path, typer.Option(help="The model that is served.")] = Path("models/faces-64/0.1"),
@@ -41,7 +43,7 @@ def serve(
         figures = measure(bundle, config, plan, raw, lambda line: console.print(line, highlight=False))
         document = asdict(figures) | {"plan": asdict(plan)}
         (out / "serving.json").write_text(json.dumps(document, indent=2) + "\n")
-        Console(soft_wrap=True).print(*_tables(document), sep="\n")
+        Console(width=_WIDTH).print(*_tables(document), sep="\n")
 
 
 def _numbers(text: str, option: str) -> tuple[float, ...]:
