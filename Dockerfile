@@ -1,6 +1,7 @@
 # ddpm serve on CPU or GPU nodes: only the build of torch differs (TORCH_INDEX).
 #   CPU   docker build --tag ddpm-lookalike:0.1.0 .
 #   CUDA  docker build --tag ddpm-lookalike:0.1.0-cuda --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
+# Only what serving needs is inside; --build-arg EXTRA=train adds what training needs, for an image of the training job.
 # A pip.conf of one's own (mirror, certificate) is lent to the build and stays out of it: --secret id=pip_conf,src=pip.conf
 
 FROM docker.io/library/debian:bookworm-slim AS base
@@ -27,9 +28,11 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     pip install --no-cache-dir --constraint constraints.txt ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} torch
 
 COPY pyproject.toml ./
+ARG EXTRA=
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
-    python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
-        > requirements.txt \
+    python3 -c 'import sys, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+        extras = [project["optional-dependencies"][name] for name in sys.argv[1:]]; \
+        print(*sum(extras, project["dependencies"]), sep="\n")' ${EXTRA:+"${EXTRA}"} > requirements.txt \
     && pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
 
 COPY README.md LICENSE ./
@@ -42,6 +45,7 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
 
 # What models.yaml names must be inside: an image that lacks it would never be ready.
 COPY config.properties models.yaml /app/
+COPY recipes /app/recipes
 COPY models models
 RUN mkdir -p /app/handlers \
     && cp handlers/metrics.yaml handlers/log4j2.xml /app/handlers/ \

@@ -7,9 +7,10 @@ HOST ?= 127.0.0.1
 TORCH_INDEX ?=
 # 256 px faces: too large for the repository, so they come from the Hugging Face hub.
 FACES_256 := models/faces-256/1.0
+IMAGE ?= ddpm-lookalike:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 BUNDLE := $(lastword $(sort $(wildcard models/faces-64/*)))
 
-.PHONY: help env run faces-256 test check lint format bench clean
+.PHONY: help env run faces-256 test check lint format bench image image-test clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -61,6 +62,13 @@ format: env  ## Put the code into the house's form
 
 bench: env  ## Measure; tables and pictures go to bench/
 	$(BIN)/ddpm bench --out bench
+
+# With CUDA: make image IMAGE=ddpm-lookalike:0.1.0-cuda TORCH_INDEX=https://download.pytorch.org/whl/cu130
+image:  ## Build the container image with docker, podman, or buildah alone (EXTRA_BUILD_ARGS, PIP_CONF: scripts/image.sh)
+	@IMAGE=$(IMAGE) scripts/image.sh build $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) $(EXTRA_BUILD_ARGS)
+
+image-test: env  ## Run the image as a cluster would: faces over REST and gRPC, then SIGTERM at work
+	@IMAGE=$(IMAGE) PYTHON=$(BIN)/python scripts/image.sh test
 
 clean:  ## Remove what was made, not what was trained
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache model_store/*.mar logs

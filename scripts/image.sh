@@ -6,7 +6,7 @@
 #
 # ENGINE           docker, podman or buildah, where more than one would do
 # PIP_CONF         a pip.conf that is lent to the build: a mirror, a certificate
-# STORAGE_DRIVER   of buildah: vfs works everywhere, overlay is quicker where the kernel lets it
+# STORAGE_DRIVER   of buildah, where its own choice does not work: vfs works everywhere, with much disk
 # DEBIAN_MIRROR    where buildah's base image is made from when no registry can be reached
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -38,15 +38,13 @@ running_engine() {
     echo buildah
 }
 
-buildah_() { buildah --storage-driver "${STORAGE_DRIVER:-vfs}" "$@"; }
-
 build() {
     local engine=$1 arguments=(--file Dockerfile --tag "$IMAGE")
     shift
     [ -z "${PIP_CONF:-}" ] || arguments+=(--secret "id=pip_conf,src=$PIP_CONF")
     if [ "$engine" = buildah ]; then
-        buildah_ inspect --type image "$BASE" >/dev/null 2>&1 || buildah_ pull --quiet "$BASE" || make_base
-        buildah_ bud --isolation chroot --layers "${arguments[@]}" "$@" .
+        buildah inspect --type image "$BASE" >/dev/null 2>&1 || buildah pull --quiet "$BASE" || make_base
+        buildah bud --isolation chroot --layers "${arguments[@]}" "$@" .
     else
         "$engine" build "${arguments[@]}" "$@" .
     fi
@@ -61,10 +59,10 @@ make_base() {
     printf 'deb %s\n' "$DEBIAN_MIRROR bookworm main" "$DEBIAN_MIRROR bookworm-updates main" \
         "$DEBIAN_MIRROR-security bookworm-security main" > "$root/etc/apt/sources.list"
     rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/usr/share/{doc,man,info,locale}/*
-    container=$(buildah_ from scratch)
-    buildah_ add --quiet "$container" "$root" /
-    buildah_ config --cmd bash "$container"
-    buildah_ commit --quiet --rm "$container" "$BASE"
+    container=$(buildah from scratch)
+    buildah add --quiet "$container" "$root" /
+    buildah config --cmd bash "$container"
+    buildah commit --quiet --rm "$container" "$BASE"
     rm -rf "$root"
 }
 
@@ -73,11 +71,11 @@ try() {
     if [ "$engine" != buildah ]; then
         exec "${PYTHON:-python3}" scripts/image_test.py "$engine" "$IMAGE"
     fi
-    container=$(buildah_ from --pull-never "$IMAGE")
+    container=$(buildah from --pull-never "$IMAGE")
     # A network of its own, so that no port of this machine is in the way.
-    IMAGE_CONFIG=$(buildah_ inspect --type image "$IMAGE") bwrap --dev-bind / / --unshare-net --die-with-parent \
-        "${PYTHON:-python3}" scripts/image_test.py bwrap "$(buildah_ mount "$container")" || status=$?
-    buildah_ rm "$container" >/dev/null
+    IMAGE_CONFIG=$(buildah inspect --type image "$IMAGE") bwrap --dev-bind / / --unshare-net --die-with-parent \
+        "${PYTHON:-python3}" scripts/image_test.py bwrap "$(buildah mount "$container")" || status=$?
+    buildah rm "$container" >/dev/null
     return "$status"
 }
 

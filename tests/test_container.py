@@ -1,0 +1,200 @@
+"""What the container image promises, read in its Dockerfile; `make image-test` tries the built one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tomllib
+from fnmatch import fnmatch
+from inspect import signature
+from pathlib import Path
+
+import pytest
+
+from ddpm_service.cli.serve import serve
+from ddpm_service.torchserve import desired
+from ddpm_service.torchserve.server import read_properties
+
+ROOT = Path(__file__).parents[1]
+CPU, CUDA = "https://download.pytorch.org/whl/cpu", "https://download.pytorch.org/whl/cu130"
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Each instruction of the Dockerfile and its arguments, in order, continued lines joined."""
+    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", "")
+    pairs = (line.split(maxsplit=1) for line in joined.splitlines() if line.strip())
+    return [(word, rest) for word, rest in pairs]
+
+
+def given(word: str) -> list[str]:
+    return [rest for each, rest in instructions() if each == word]
+
+
+def last_stage() -> list[tuple[str, str]]:
+    everything = instructions()
+    return everything[max(i for i, (word, _) in enumerate(everything) if word == "FROM") :]
+
+
+def command_with(part: str) -> str:
+    """The one RUN that has this part, without its mounts."""
+    (found,) = (rest for rest in given("RUN") if part in rest)
+    return re.sub(r"^(--mount=\S+\s+)+", "", found)
+
+
+def shell(command: str, **environment: str) -> list[str]:
+    """What a shell makes of a command, where pip only says what it was told."""
+    told = "pip() { printf '%s\\n' \"$@\"; }; " + command
+    done = subprocess.run(["sh", "-c", told], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def serve_says(*arguments: str, **environment: str) -> tuple[int, str]:
+    command = [sys.executable, "-c", "from ddpm_service.cli import main; main()", "serve", *arguments]
+    kept = {key: value for key, value in os.environ.items() if key not in ("PORT", "DDPM_TOKENS")}
+    done = subprocess.run(command, env=kept | environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stderr
+
+
+def test_hadolint_finds_nothing() -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([hadolint, "--no-color", "Dockerfile"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_every_stage_stands_on_debian_bookworm_slim() -> None:
+    names = set()
+    for source in given("FROM"):
+        image, *alias = source.split(" AS ")
+        assert image in {"docker.io/library/debian:bookworm-slim", *names}
+        names.update(alias)
+
+
+def test_it_runs_as_another_user_from_the_exec_form() -> None:
+    words = [word for word, _ in last_stage()]
+    arguments = dict(last_stage())
+    assert arguments["USER"] == "10001:10001"
+    assert "RUN" not in words[words.index("USER") :]
+    assert json.loads(arguments["ENTRYPOINT"]) == ["/usr/bin/tini", "--", "ddpm", "serve", "--host", "0.0.0.0"]
+    assert not given("CMD")
+
+
+def test_it_tells_the_ports_of_ddpm_serve_and_torchserve_stays_on_loopback() -> None:
+    own = {signature(serve).parameters[name].default for name in ("port", "grpc_port", "metrics_port")}
+    assert {int(port) for port in dict(last_stage())["EXPOSE"].split()} == own
+    addresses = [value for key, value in read_properties(ROOT / "config.properties").items() if "address" in key]
+    assert len(addresses) == 5
+    assert all(re.fullmatch(r"(http://)?127\.0\.0\.1(:\d+)?", address) for address in addresses)
+
+
+def test_home_is_the_one_place_that_may_be_written() -> None:
+    environment = dict(pair.split("=", 1) for pair in " ".join(rest for _, rest in last_stage()).split() if "=" in pair)
+    assert environment["HOME"] == "/tmp"
+    assert not given("VOLUME")
+
+
+def test_no_secret_is_named_but_those_lent_to_a_step() -> None:
+    named = " ".join(given("ARG") + given("ENV") + given("COPY") + given("ADD"))
+    assert not re.search(r"token|secret|passw|key|pip\.conf", named, re.IGNORECASE)
+
+
+@pytest.mark.parametrize(("index", "told"), [(CPU, ["--index-url", CPU]), (CUDA, ["--index-url", CUDA]), ("", [])])
+def test_only_the_build_of_torch_differs_between_cpu_and_cuda(index: str, told: list[str]) -> None:
+    said = shell(command_with(" torch"), TORCH_INDEX=index)
+    assert said == ["install", "--no-cache-dir", "--constraint", "constraints.txt", *told, "torch"]
+    assert f"TORCH_INDEX={CPU}" in given("ARG")
+    assert sum("TORCH_INDEX" in rest for rest in given("RUN")) == 1
+
+
+def test_other_packages_are_those_of_serving_and_no_others(tmp_path: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (tmp_path / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
+
+    def requirements(extra: str) -> list[str]:
+        command = f"cd {tmp_path}; " + command_with("requirements.txt").replace("python3", sys.executable)
+        assert shell(command, EXTRA=extra)[-2:] == ["--requirement", "requirements.txt"]
+        return (tmp_path / "requirements.txt").read_text().splitlines()
+
+    assert requirements("") == project["dependencies"]
+    assert requirements("train") == project["dependencies"] + project["optional-dependencies"]["train"]
+    assert "EXTRA=" in given("ARG")
+
+
+def test_each_install_keeps_to_the_constraints() -> None:
+    installs = [part for rest in given("RUN") for part in rest.split("&&") if "pip install" in part]
+    assert len(installs) == 3
+    assert all("--constraint constraints.txt" in part or "--no-deps" in part for part in installs)
+
+
+def test_the_builder_is_sent_what_is_copied_and_nothing_else() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    allowed = [rule[1:] for rule in rules if rule.startswith("!")]
+    assert rules[0] == "*"
+    sources = {
+        source for rest in given("COPY") if not rest.startswith("--from") for source in rest.split()[:-1] if source
+    }
+    assert all(any(fnmatch(rule, source) or rule.startswith(f"{source}/") for rule in allowed) for source in sources)
+    assert {rule.split("/")[0] for rule in allowed} == sources
+    assert all((ROOT / rule).exists() for rule in allowed)
+
+
+def test_what_torchserves_settings_name_lies_beside_them() -> None:
+    properties = read_properties(ROOT / "config.properties")
+    named = {properties["metrics_config"], properties["vmargs"].rpartition("=")[2]}
+    copied = re.search(r"cp (.+?) /app/handlers/", command_with("ddpm pack"))
+    assert copied is not None
+    assert set(copied[1].split()) == named
+
+
+def test_what_models_yaml_names_is_packed() -> None:
+    bundles = [json.loads(file.read_text()) for file in ROOT.glob("models/faces-64/*/bundle.json")]
+    packed = {f"{bundle['name']}_{bundle['version']}.mar" for bundle in bundles}
+    models = desired.load(ROOT / "models.yaml").models
+    assert {version.archive for version in models["faces-64"].versions.values()} <= packed
+
+
+def test_without_tokens_it_says_so_in_one_line() -> None:
+    status, said = serve_says("--host", "0.0.0.0")
+    assert status == 1
+    assert said == (
+        "ddpm serve: listening on 0.0.0.0 needs API tokens (--tokens or DDPM_TOKENS, a file), "
+        "or --insecure to do without\n"
+    )
+
+
+def test_a_secret_that_is_not_mounted_is_named_in_one_line(tmp_path: Path) -> None:
+    status, said = serve_says("--host", "0.0.0.0", DDPM_TOKENS=str(tmp_path / "tokens"))
+    assert status == 1
+    assert said == f"ddpm serve: the tokens in {tmp_path / 'tokens'} cannot be read: FileNotFoundError\n"
+
+
+def test_the_port_comes_from_the_environment() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, said = serve_says(PORT=str(port))
+    assert status == 1
+    assert said.startswith(f"ddpm serve: cannot listen on 127.0.0.1 port {port}: ")
+
+
+def test_a_port_that_is_none_is_wrong_usage() -> None:
+    status, said = serve_says(PORT="http")
+    assert status == 2
+    assert "http" in said
+
+
+def test_the_engine_that_runs_builds_and_a_dead_one_does_not(tmp_path: Path) -> None:
+    for name, line in (("docker", "exit 1"), ("podman", 'test "$1" = info || echo podman "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    settings = {"PATH": f"{tmp_path}:/usr/bin:/bin", "IMAGE": "faces:1", "PIP_CONF": "/mine/pip.conf"}
+    command = [ROOT / "scripts" / "image.sh", "build", "--build-arg", f"TORCH_INDEX={CUDA}"]
+    done = subprocess.run(command, env=settings, capture_output=True, text=True)
+    assert done.stdout == (
+        f"podman build --file Dockerfile --tag faces:1 --secret id=pip_conf,src=/mine/pip.conf "
+        f"--build-arg TORCH_INDEX={CUDA} .\n"
+    )
