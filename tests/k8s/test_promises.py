@@ -30,6 +30,8 @@ def workloads() -> list[Any]:
     """Every pod that is described anywhere: (folder, its template)."""
     found = [(folder, each) for folder in SERVING for each in of_kind(folder, "Deployment")]
     found += [("training", each) for each in of_kind("training", "Job")]
+    filling = yaml.safe_load((ROOT / "k8s/examples/fill-volume.yaml").read_text())
+    found.append(("examples", {"metadata": filling["metadata"], "spec": {"template": filling}}))
     return [
         pytest.param(folder, each["spec"]["template"], id=f"{folder}: {each['metadata']['name']}")
         for folder, each in found
@@ -89,7 +91,7 @@ def test_pods_run_as_nobody_and_may_write_nowhere_but_in_tmp(folder, template):
             "capabilities": {"drop": ["ALL"]},
         }
         writable = {each["mountPath"] for each in container["volumeMounts"] if not each.get("readOnly")}
-        assert writable <= ({"/tmp"} if folder != "training" else {"/tmp", "/runs", "/dev/shm"})
+        assert writable <= {"training": {"/tmp", "/runs", "/dev/shm"}, "examples": {"/models"}}.get(folder, {"/tmp"})
     assert not any(pod.get(key) for key in ("hostNetwork", "hostPID", "hostIPC"))
 
 
@@ -109,7 +111,8 @@ def test_every_image_is_the_same_one_and_of_this_version():
         for folder, template in (parameter.values for parameter in workloads())
         for container in containers(template)
     }
-    tags = {folder: VERSION if folder == "overlays/cpu" else f"{VERSION}-cuda" for folder in (*SERVING, "training")}
+    tags = dict.fromkeys(["overlays/cpu", "examples"], VERSION)
+    tags |= dict.fromkeys([*SERVING[1:], "training"], f"{VERSION}-cuda")
     assert images == {(folder, f"ddpm-lookalike:{tag}") for folder, tag in tags.items()}
 
 

@@ -16,7 +16,6 @@ from tests.k8s.pod import ROOT, Object, render
 OVERLAYS = ("cpu", "gpu", "keda", "monitoring", "canary")
 SCHEMAS = Path(__file__).parent / "schemas"
 CLOUD_RUN = yaml.safe_load((ROOT / "k8s/cloudrun/service.yaml").read_text())
-INGRESS = tuple(yaml.safe_load_all((ROOT / "k8s/examples/ingress.yaml").read_text()))
 CORE = {"v1", "apps/v1", "batch/v1", "networking.k8s.io/v1", "policy/v1"}
 
 
@@ -29,7 +28,9 @@ VERSIONS = sorted((v for v in kubernetes_validate.utils.all_versions() if minor(
 
 def rendered() -> dict[str, tuple[Object, ...]]:
     folders = {f"overlays/{overlay}": render(f"overlays/{overlay}") for overlay in OVERLAYS}
-    return {**folders, "training": render("training"), "examples/ingress.yaml": INGRESS}
+    for file in (ROOT / "k8s/examples").iterdir():
+        folders[f"examples/{file.name}"] = tuple(yaml.safe_load_all(file.read_text()))
+    return {**folders, "training": render("training")}
 
 
 def objects(*, core: bool) -> list[Any]:
