@@ -7,8 +7,9 @@ import io
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -31,6 +32,8 @@ _SOLO_RUNS = 3
 _GREY_LEVELS = 1
 _CLIENTS = 8
 _DTYPES = ("float32", "bfloat16")
+_OURS = "front door"
+_NOTHING = "there is nothing to compare"
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Figures:
 
 
 def measure(bundle: Path, config: Path, plan: Plan, raw: Path, say: Callable[[str], None]) -> Figures:
-    """Run all arms, one after the other.
+    """Run all arms side by side, and load one after the other, so that all meet the same machine.
 
     Args:
         bundle: the model.
@@ -85,64 +88,54 @@ def measure(bundle: Path, config: Path, plan: Plan, raw: Path, say: Callable[[st
         ServiceError: an arm does not start, or makes another picture of the same seed.
     """
     figures = Figures()
-    say("plain loop: alone")
-    alone = {dtype: _alone(bundle, dtype) for dtype in _DTYPES}
-    with raw.open("w") as lines:
-        say("front door: starting")
-        with front_door(bundle, config) as (url, behind):
-            # It chooses its precision by measuring; the others get the same.
-            figures.dtype = _precision(_picture(url), {dtype: picture for dtype, (picture, _) in alone.items()})
-            picture, figures.solo = alone[figures.dtype]
-            _load("front door", url, plan, figures, lines, say)
-            say("front door: what it adds")
-            figures.front_door = _added(url, behind) | _preview(url)
-        for name, url in _others(bundle, config, plan, figures.dtype, say):
-            if not _same(picture, _picture(url)):
-                raise ServiceError(f"{name} makes another picture of the same seed: there is nothing to compare")
-            _load(name, url, plan, figures, lines, say)
+    with ExitStack() as stack, raw.open("w") as lines:
+        say("starting: front door")
+        ours, behind = stack.enter_context(front_door(bundle, config))
+        say("starting: flask and lock")
+        figures.dtype, plain = _same_precision(stack, bundle, _picture(ours))
+        arms = {_OURS: ours, "flask and lock": plain}
+        for delay in plan.delays:
+            name = f"dynamic batching, {delay} ms"
+            say(f"starting: {name}")
+            arm = dynamic_batching(bundle, config, figures.dtype, batch_size=plan.batch_size, delay=delay)
+            arms[name] = stack.enter_context(arm)
+            if not _same(_picture(ours), _picture(arms[name])):
+                raise ServiceError(f"{name} makes another picture of the same seed: {_NOTHING}")
+        say("alone")
+        figures.solo = _solo(plain)
+        figures.front_door = _added(ours, behind) | _preview(ours)
+        _load(arms, plan, figures, lines, say)
     return figures
 
 
-def _alone(bundle: Path, dtype: str) -> tuple[Image.Image, dict[int, float]]:
-    with flask_and_lock(bundle, dtype) as url:
-        return _picture(url), _solo(url)
+def _same_precision(stack: ExitStack, bundle: Path, picture: Image.Image) -> tuple[str, str]:
+    """The plain loop in the precision that the front door chose by measuring: its name, and the loop's address."""
+    for dtype in _DTYPES:
+        with ExitStack() as trial:
+            url = trial.enter_context(flask_and_lock(bundle, dtype))
+            if _same(picture, _picture(url)):
+                stack.push(trial.pop_all())
+                return dtype, url
+    raise ServiceError(f"the front door makes another picture of the same seed: {_NOTHING}")
 
 
-def _precision(picture: Image.Image, pictures: Mapping[str, Image.Image]) -> str:
-    for dtype, other in pictures.items():
-        if _same(picture, other):
-            return dtype
-    raise ServiceError("the front door makes another picture of the same seed: there is nothing to compare")
-
-
-def _others(
-    bundle: Path, config: Path, plan: Plan, dtype: str, say: Callable[[str], None]
-) -> Iterator[tuple[str, str]]:
-    name = "flask and lock"
-    say(f"{name}: starting")
-    with flask_and_lock(bundle, dtype) as url:
-        yield name, url
-    for delay in plan.delays:
-        name = f"dynamic batching, {delay} ms"
-        say(f"{name}: starting")
-        with dynamic_batching(bundle, config, dtype, batch_size=plan.batch_size, delay=delay) as url:
-            yield name, url
-
-
-def _load(name: str, url: str, plan: Plan, figures: Figures, lines: TextIO, say: Callable[[str], None]) -> None:
-    """Put every load on an arm, heavier and heavier until hardly anything is in time; then a burst."""
+def _load(arms: Mapping[str, str], plan: Plan, figures: Figures, lines: TextIO, say: Callable[[str], None]) -> None:
+    """Put heavier and heavier loads on each arm, until hardly anything is in time; then a burst."""
     alone = 1 / statistics.mean(figures.solo.values())
-    figures.highest[name] = 0.0
+    figures.highest = dict.fromkeys(arms, 0.0)
+    able = set(arms)
     for share in plan.loads:
         rate = share * alone
-        say(f"{name}: {rate:.2f} a second")
-        row = _play(name, url, f"{rate:.3f}/s", poisson(rate, plan.count), figures, lines)
-        if row[f"within {_DECISIVE:g}"] >= _WANTED:
-            figures.highest[name] = rate
-        if row[f"within {_DECISIVE:g}"] < _GIVE_UP:
-            break
-    say(f"{name}: burst")
-    _play(name, url, f"burst of {plan.burst}", burst(plan.burst), figures, lines)
+        for name in sorted(able):
+            say(f"{rate:.2f} a second: {name}")
+            row = _play(name, arms[name], f"{rate:.3f}/s", poisson(rate, plan.count), figures, lines)
+            if row[f"within {_DECISIVE:g}"] >= _WANTED:
+                figures.highest[name] = rate
+            if row[f"within {_DECISIVE:g}"] < _GIVE_UP:
+                able.remove(name)
+    for name, url in arms.items():
+        say(f"burst: {name}")
+        _play(name, url, f"burst of {plan.burst}", burst(plan.burst), figures, lines)
 
 
 def _play(
