@@ -8,10 +8,10 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import ExitStack, aclosing, contextmanager
 
 from ddpm_api import ApiError, Error, ErrorEvent, Event, GenerateRequest
+from ddpm_service.gateway import logs
 from ddpm_service.gateway.auth import ANONYMOUS, Caller, Tokens
 from ddpm_service.gateway.backend import Backend
 from ddpm_service.gateway.limits import Limits
-from ddpm_service.gateway.logs import log
 from ddpm_service.gateway.metrics import Metrics
 from ddpm_service.torchserve.board import State
 
@@ -70,6 +70,7 @@ class Gate:
                 self.metrics.refused(error.error.code)
                 raise
             held.enter_context(self._counted())
+            logs.caller.set(caller.name)
             yield caller
 
     async def generate(
@@ -101,10 +102,11 @@ class Gate:
         finally:
             story.close()
             seconds = round(time.monotonic() - began, 4)
-            log.info(
+            logs.log.info(
                 "generated",
                 extra={
                     "request_id": request_id,
+                    "caller": logs.caller.get(),
                     "model": model,
                     "version": version,
                     "outcome": story.outcome,
