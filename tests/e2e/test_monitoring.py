@@ -17,7 +17,7 @@ import yaml
 
 from ddpm_service.archive import pack
 from ddpm_service.torchserve.server import Ports
-from tests.k8s.pod import Cluster, Pod, one, render
+from tests.k8s.pod import Cluster, Pod, one, render, tool
 
 pytestmark = pytest.mark.torchserve
 # What kube-state-metrics tells, which is the cluster's.
@@ -40,7 +40,7 @@ class Prometheus:
         }
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
         command = [
-            "prometheus",
+            tool("prometheus"),
             f"--config.file={folder / 'prometheus.yaml'}",
             f"--storage.tsdb.path={folder / 'data'}",
         ]

@@ -20,12 +20,25 @@ from ddpm_service.torchserve.server import Ports, read_properties
 ROOT = Path(__file__).parents[2]
 Object = dict[str, Any]
 TOKEN = "a-token-of-the-tests"
+# What no Python package carries.
+TOOLS = {
+    "kubectl": "https://kubernetes.io/docs/tasks/tools",
+    "prometheus": "Debian's package prometheus",
+    "promtool": "Debian's package prometheus",
+}
+
+
+def tool(name: str) -> str:
+    """The path of a program that these tests run."""
+    path = shutil.which(name)
+    assert path, f"{name} is needed: {TOOLS[name]}"
+    return path
 
 
 @cache
 def render(folder: str) -> tuple[Object, ...]:
     """The objects that `kubectl apply -k` would send."""
-    done = subprocess.run(["kubectl", "kustomize", str(ROOT / "k8s" / folder)], capture_output=True, text=True)
+    done = subprocess.run([tool("kubectl"), "kustomize", str(ROOT / "k8s" / folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return tuple(yaml.safe_load_all(done.stdout))
 

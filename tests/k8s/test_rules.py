@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.k8s.pod import ROOT, one, render
+from tests.k8s.pod import ROOT, one, render, tool
 
 UNIT_TESTS = Path(__file__).with_name("rules_test.yaml")
 GROUPS = one(render("overlays/monitoring"), "PrometheusRule")["spec"]["groups"]
@@ -19,12 +19,12 @@ ALERTS = [rule for group in GROUPS for rule in group["rules"] if "alert" in rule
 
 @pytest.fixture
 def promtool(tmp_path):
-    """Run promtool in a folder with the rules as Prometheus reads them; Debian's package `prometheus` has it."""
+    """Run promtool in a folder with the rules as Prometheus reads them."""
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": GROUPS}))
     shutil.copy(UNIT_TESTS, tmp_path)
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["promtool", *words], cwd=tmp_path, capture_output=True, text=True)
+        return subprocess.run([tool("promtool"), *words], cwd=tmp_path, capture_output=True, text=True)
 
     return run
 

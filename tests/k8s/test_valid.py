@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.k8s.pod import ROOT, Object, render
+from tests.k8s.pod import ROOT, Object, one, render
 
 OVERLAYS = ("cpu", "gpu", "keda", "monitoring", "canary")
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -56,6 +58,18 @@ def test_every_version_of_kubernetes_takes_it(each):
 @pytest.mark.parametrize("each", objects(core=False))
 def test_custom_kinds_are_what_their_controllers_read(each):
     jsonschema.validate(each, json.loads((SCHEMAS / f"{each['kind']}.json").read_text()))
+
+
+def test_an_overlay_of_ones_own_renders_as_the_operations_page_shows_it(tmp_path):
+    (block,) = re.findall(r"```yaml\n(.+?)```", (ROOT / "docs/operations.md").read_text(), re.DOTALL)
+    (tmp_path / "kustomization.yaml").write_text(
+        block.replace("../k8s", os.path.relpath(ROOT / "k8s", tmp_path.resolve()))
+    )
+    objects = render(str(tmp_path))
+    assert {"Deployment", "PodMonitor", "PrometheusRule"} <= {each["kind"] for each in objects}
+    pod = one(objects, "Deployment")["spec"]["template"]["spec"]
+    images = {container["image"] for container in (*pod["containers"], *pod["initContainers"])}
+    assert images == {"registry.example.com/ddpm-lookalike:0.1.0-cuda"}
 
 
 def test_cloud_run_takes_its_service():

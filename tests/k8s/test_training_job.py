@@ -1,0 +1,89 @@
+"""The training job's own command, as two pods on this machine: they meet, are taken away, come back and go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from ddpm_service.torchserve.server import Ports
+from tests.k8s.pod import one, render
+
+RECIPE = {
+    "network": {"class": "AttentionUNet", "widths": [8, 8], "middle": 8, "heads": 2},
+    "image_size": 16,
+    "batch": 8,
+    "steps": 100_000,
+    "precision": "fp32",
+    "validation": 0.2,
+    "validate_every": 100_000,
+    "checkpoint_every": 10,
+    "checkpoint_minutes": 0,
+    "sample_every": 0,
+}
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    pictures = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), np.uint8)
+    (tmp_path / "data").mkdir()
+    for i, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / "data" / f"{i}.png")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    return tmp_path
+
+
+@pytest.fixture
+def start(folder, request):
+    """Start the pods of the job, the container's command and variables with this machine's paths."""
+    (container,) = one(render("training"), "Job", "ddpm-train")["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == ["tini", "--", "torchrun"]
+    variables = {"DATA": folder / "data", "RUN": folder / "run", "RECIPE": folder / "recipe.yaml"}
+    assert variables.keys() == {each["name"] for each in container["env"]}
+    tools = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    environment |= {name: str(value) for name, value in variables.items()}
+
+    def start() -> list[subprocess.Popen[bytes]]:
+        endpoint = f"--rdzv-endpoint=127.0.0.1:{Ports.free().grpc}"
+        arguments = [endpoint if word.startswith("--rdzv-endpoint") else word for word in container["args"]]
+        command = [str(tools / "torchrun"), *arguments]
+        pods = [subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) for _ in range(2)]
+        for pod in pods:
+            request.addfinalizer(pod.wait)
+            request.addfinalizer(pod.kill)
+        return pods
+
+    return start
+
+
+def newest(checkpoints: Path) -> int:
+    return max(int(each.name.removeprefix("step-")) for each in checkpoints.glob("step-*"))
+
+
+def test_two_pods_train_one_model_and_go_on_after_they_were_taken_away(start, folder):
+    pods = start()
+    checkpoints = folder / "run" / "checkpoints"
+    while not list(checkpoints.glob("step-*")):
+        assert [pod.poll() for pod in pods] == [None, None]
+        time.sleep(0.1)
+    for pod in pods:
+        pod.send_signal(signal.SIGTERM)
+    # Not 0, or the job would count them as done.
+    assert all(pod.wait(60) != 0 for pod in pods)
+    before = newest(checkpoints)
+
+    recipe = folder / "run" / "recipe.yaml"
+    steps = before + 10
+    recipe.write_text(yaml.safe_dump(yaml.safe_load(recipe.read_text()) | {"steps": steps}))
+    assert [pod.wait(120) for pod in start()] == [0, 0]
+    assert newest(checkpoints) == steps
+    assert (folder / "run" / "last" / "bundle.json").exists()
