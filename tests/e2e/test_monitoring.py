@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import requests
 import yaml
 
 from ddpm_service.archive import pack
+from ddpm_service.torchserve.management import Management
 from ddpm_service.torchserve.server import Ports
 from tests.k8s.pod import Cluster, Pod, one, render, tool
 
@@ -67,10 +69,14 @@ class Prometheus:
             time.sleep(0.1)
         pytest.fail(f"no figure for {query}")
 
-    def alert(self, name: str) -> str:
-        rules = [rule for group in self.get("rules")["groups"] for rule in group["rules"]]
-        (found,) = (rule for rule in rules if rule["name"] == name)
-        return str(found["state"])
+    def wait_for_alert(self, name: str, state: str) -> None:
+        for _ in range(300):
+            rules = [rule for group in self.get("rules")["groups"] for rule in group["rules"]]
+            (found,) = (rule for rule in rules if rule["name"] == name)
+            if found["state"] == state:
+                return
+            time.sleep(0.1)
+        pytest.fail(f"{name} stays {found['state']}")
 
 
 @pytest.fixture(scope="module")
@@ -155,13 +161,18 @@ def test_each_rule_is_evaluated_without_error(watched):
     assert {(rule["health"], rule.get("lastError")) for rule in loaded} == {("ok", None)}
 
 
+def test_a_worker_that_dies_is_counted(watched):
+    pod, prometheus = watched
+    served = Management(f"http://127.0.0.1:{pod.torchserve.management}").describe("toy")[0]
+    os.kill(served.workers[0].pid, signal.SIGKILL)
+    prometheus.wait_for('ddpm_gateway_restarts_total{model="toy", version="1.0"} == 1')
+    prometheus.wait_for("ddpm_gateway_ready == 0")
+    prometheus.wait_for("ddpm_gateway_ready == 1")
+
+
 def test_a_service_that_has_gone_raises_its_alert(watched):
     pod, prometheus = watched
-    assert prometheus.alert("DdpmNothingReady") == "inactive"
+    prometheus.wait_for_alert("DdpmNothingReady", "inactive")
     pod.process.send_signal(signal.SIGTERM)
     assert pod.process.wait(60) == 0
-    for _ in range(300):
-        if prometheus.alert("DdpmNothingReady") == "pending":  # until its two minutes are over
-            return
-        time.sleep(0.1)
-    pytest.fail("nobody noticed")
+    prometheus.wait_for_alert("DdpmNothingReady", "pending")  # until its two minutes are over
