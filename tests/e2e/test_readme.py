@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # What would train for days, or run for ever, is cut short or tested by the fixtures below.
-CUT_SHORT = {"ddpm train": " --max-steps 1 --set batch=4", "ddpm resume": " --max-steps 2"}
+CUT_SHORT = {"ddpm train": " --max-steps 1 --set batch=4 --set compile=false", "ddpm resume": " --max-steps 2"}
 SERVERS = ("make run", "torchserve --start")
 
 
@@ -59,6 +60,11 @@ def patches(picture: Pixels) -> list[Pixels]:
     return [picture[y : y + 64, x : x + 64] for y in range(0, 448, 64) for x in range(0, 448, 64)]
 
 
+def check_free(port: int) -> None:
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)), f"port {port} is taken: stop the service that is running here"
+
+
 def wait_until(url: str, process: subprocess.Popen[bytes], said: Path) -> None:
     for _ in range(600):
         assert process.poll() is None, said.read_text()
@@ -74,6 +80,7 @@ def wait_until(url: str, process: subprocess.Popen[bytes], said: Path) -> None:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[bytes]]:
     """`make run`, ready; at the end Ctrl-C must leave nothing of it."""
+    check_free(8000)
     said = tmp_path_factory.mktemp("run") / "said"
     with said.open("wb") as file:
         process = subprocess.Popen(
@@ -112,31 +119,11 @@ def test_the_readme_has_commands() -> None:
     assert all(any(name in command for command in commands()) for name in (*CUT_SHORT, *SERVERS))
 
 
-@pytest.mark.usefixtures("running")
-@pytest.mark.parametrize("command", [c for c in commands() if not any(name in c for name in SERVERS)])
-def test_a_command_of_the_readme_works(command: str, folder: Path) -> None:
-    out = run(shortened(command), folder)
-    match = re.search(r"--output (\S+)", command)
-    if match:
-        with Image.open(folder / match[1]) as picture:
-            assert picture.width >= 64
-    elif command.startswith("curl"):
-        assert '"error"' not in out
-        assert "b64_json" in out
-    elif "generate" in command:
-        assert (folder / "faces" / "sheet.png").is_file()
-
-
-@pytest.mark.usefixtures("running")
-@pytest.mark.parametrize("code", blocks("python"))
-def test_the_python_of_the_readme_works(code: str, folder: Path) -> None:
-    script = folder / "snippet.py"
-    script.write_text(code)
-    run(".venv/bin/python -W error snippet.py", folder)
-
-
 def test_torchserve_alone_serves_the_model_store(folder: Path, tmp_path: Path) -> None:
+    # Before `running`, which has the same ports.
+    run(".venv/bin/ddpm pack models/faces-64/0.1", folder)
     (block,) = [block for block in blocks("sh") if SERVERS[1] in block]
+    check_free(8080)
     said = tmp_path / "said"
     with said.open("wb") as file:
         process = subprocess.Popen(
@@ -164,3 +151,26 @@ def test_torchserve_alone_serves_the_model_store(folder: Path, tmp_path: Path) -
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(30)
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize("command", [c for c in commands() if not any(name in c for name in SERVERS)])
+def test_a_command_of_the_readme_works(command: str, folder: Path) -> None:
+    out = run(shortened(command), folder)
+    match = re.search(r"--output (\S+)", command)
+    if match:
+        with Image.open(folder / match[1]) as picture:
+            assert picture.width >= 64
+    elif command.startswith("curl"):
+        assert '"error"' not in out
+        assert "b64_json" in out
+    elif "generate" in command:
+        assert (folder / "faces" / "sheet.png").is_file()
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize("code", blocks("python"))
+def test_the_python_of_the_readme_works(code: str, folder: Path) -> None:
+    script = folder / "snippet.py"
+    script.write_text(code)
+    run(".venv/bin/python -W error snippet.py", folder)
