@@ -105,14 +105,14 @@ def test_every_container_has_requests_and_limits(folder, template):
         assert number(limits["cpu"]) % 1 == 0
 
 
-def test_every_image_is_the_same_one_and_of_this_version():
+def test_every_image_is_ours_and_of_this_version():
     images = {
         (folder, container["image"])
         for folder, template in (parameter.values for parameter in workloads())
         for container in containers(template)
     }
     tags = dict.fromkeys(["overlays/cpu", "examples"], VERSION)
-    tags |= dict.fromkeys([*SERVING[1:], "training"], f"{VERSION}-cuda")
+    tags |= dict.fromkeys(SERVING[1:], f"{VERSION}-cuda") | {"training": f"{VERSION}-cuda-train"}
     assert images == {(folder, f"ddpm-lookalike:{tag}") for folder, tag in tags.items()}
 
 

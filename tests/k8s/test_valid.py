@@ -36,10 +36,11 @@ def rendered() -> dict[str, tuple[Object, ...]]:
 
 
 def objects(*, core: bool) -> list[Any]:
+    """What is the same in several overlays is looked at once."""
+    found = {json.dumps(each): (folder, each) for folder, objects in rendered().items() for each in objects}
     return [
         pytest.param(each, id=f"{folder}: {each['kind']} {each['metadata']['name']}")
-        for folder, found in rendered().items()
-        for each in found
+        for folder, each in found.values()
         if (each["apiVersion"] in CORE) is core
     ]
 
