@@ -1,0 +1,43 @@
+"""The operations page speaks of what there is."""
+
+from __future__ import annotations
+
+import re
+
+from ddpm_service.gateway.settings import Settings
+from tests.k8s.pod import ROOT, one, render
+
+PAGE = (ROOT / "docs" / "operations.md").read_text()
+
+
+def test_the_files_and_folders_it_names_are_there():
+    named = set(re.findall(r"(?<![\w/.])(?:k8s|ddpm_service|docs)/[\w./-]*\w", PAGE))
+    assert len(named) > 10
+    assert {path for path in named if not (ROOT / path).exists()} == set()
+
+
+def test_the_objects_it_names_are_there():
+    named = set(re.findall(r"\b(deployment|service|httproute|job)/(ddpm[\w-]*)", PAGE))
+    assert len(named) >= 4
+    kinds = {"deployment": "Deployment", "service": "Service", "httproute": "HTTPRoute", "job": "Job"}
+    for kind, name in named:
+        assert one(render("training" if kind == "job" else "overlays/canary"), kinds[kind], name)
+
+
+def test_the_settings_and_metrics_it_names_are_there():
+    settings = {f"DDPM_{name.upper()}" for name in Settings.model_fields}
+    named = set(re.findall(r"\bDDPM_\w+", PAGE)) - {"DDPM_MAX_BYTE"}  # an example of one that is not
+    assert named
+    assert named <= settings
+    shown = re.findall(
+        r"\bddpm_\w+", one(render("overlays/monitoring"), "ConfigMap", "ddpm-dashboard")["data"]["dashboard.json"]
+    )
+    assert set(re.findall(r"\bddpm_(?!service)\w+", PAGE)) <= set(shown)
+
+
+def test_the_numbers_of_a_stop_are_those_of_the_deployment():
+    deployment = one(render("overlays/cpu"), "Deployment")
+    grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert f"`terminationGracePeriodSeconds` is {grace}" in PAGE
+    threshold = one(render("overlays/keda"), "ScaledObject")["spec"]["triggers"][0]["metadata"]["threshold"]
+    assert f"where {threshold} s stands" in PAGE
