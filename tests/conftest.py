@@ -36,25 +36,35 @@ class Toy(nn.Module):
 '''
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out, aloud, what needs a program that Python cannot bring and this machine lacks; in CI nothing is."""
-    for item in items:
-        if "browser" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.needs("chromium"))
+# What Python cannot bring, and the tests that need it; they are named from the tests' folder.
+NEEDS = {
+    "chromium": ("ddpm_service/page", "e2e/test_page.py"),
+    "kubectl": ("k8s", "e2e/test_monitoring.py", "e2e/test_delivery.py"),
+    "prometheus": ("k8s/test_rules.py", "e2e/test_monitoring.py"),
+}
+
+
+def missing(path: Path) -> list[str]:
+    """Programs that the tests at a path need and this machine lacks; in CI nothing is left out."""
     if os.environ.get("CI"):
-        return
-    missing = {
-        item: program
-        for item in items
-        for marker in item.iter_markers("needs")
-        for program in marker.args
-        if shutil.which(program) is None
-    }
-    if missing:
-        config.hook.pytest_deselected(items=list(missing))
-        items[:] = [item for item in items if item not in missing]
-        programs = ", ".join(sorted(set(missing.values())))
-        print(f"\n{len(missing)} tests left out: they need {programs}, which your system's packages bring")
+        return []
+    here = path.relative_to(Path(__file__).parent)
+    return [
+        program
+        for program, places in NEEDS.items()
+        if any(here == Path(place) or Path(place) in here.parents for place in places) and not shutil.which(program)
+    ]
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out what cannot run here."""
+    return bool(missing(collection_path)) or None
+
+
+def pytest_report_header() -> list[str]:
+    """Say what was left out, and why."""
+    gone = [program for program in NEEDS if not os.environ.get("CI") and not shutil.which(program)]
+    return [f"left out, for want of {program}: tests/{', tests/'.join(NEEDS[program])}" for program in gone]
 
 
 WriteToy = Callable[..., Path]
