@@ -91,7 +91,9 @@ def test_inspect_says_what_a_model_is() -> None:
     assert "faces-64" in ddpm("inspect", BUNDLE)[1]
 
 
-@pytest.mark.parametrize("command", ["serve", "generate", "sample", "prepare", "train", "resume", "export", "inspect", "pack"])
+@pytest.mark.parametrize(
+    "command", ["serve", "generate", "sample", "prepare", "train", "resume", "export", "inspect", "pack"]
+)
 def test_every_command_shows_an_example(command: str) -> None:
     code, out, _ = ddpm(command, "--help")
     assert code == 0
