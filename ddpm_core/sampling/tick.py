@@ -74,12 +74,12 @@ def advance(denoiser: Denoiser, states: Sequence[SampleState]) -> list[SampleSta
     for i in rows[:, COLUMNS.index("D")].nonzero()[0].tolist():
         z = noise(states[i].seed, states[i].position + 1, x.shape[1:])
         x_next[i] += column["D"][i] * z.to(x.device, x.dtype)
-    if (guided := rows[:, COLUMNS.index("weight")].nonzero()[0].tolist()):
+    if guided := rows[:, COLUMNS.index("weight")].nonzero()[0].tolist():
         delta = low_pass_displacement(
             x0[guided], _targets(states, guided), *(column[name][guided] for name in ("weight", "grid", "chroma"))
         )
         x_next[guided] += _each(column["shift"][guided]) * delta
-    if (guided := rows[:, COLUMNS.index("pixel")].nonzero()[0].tolist()):
+    if guided := rows[:, COLUMNS.index("pixel")].nonzero()[0].tolist():
         delta = pixel_displacement(r[guided], _targets(states, guided), column["pixel"][guided])
         x_next[guided] += _each(column["shift"][guided]) * delta
 

@@ -91,9 +91,10 @@ def test_inspect_says_what_a_model_is() -> None:
     assert "faces-64" in ddpm("inspect", BUNDLE)[1]
 
 
-@pytest.mark.parametrize(
-    "command", ["serve", "generate", "sample", "prepare", "train", "resume", "export", "inspect", "pack"]
-)
+COMMANDS = "serve generate sample prepare train resume export import evaluate inspect pack".split()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_shows_an_example(command: str) -> None:
     code, out, _ = ddpm(command, "--help")
     assert code == 0
