@@ -17,6 +17,7 @@ from ddpm_service.cli.plot import app as plot
 from ddpm_service.cli.sample import sample
 from ddpm_service.cli.serve import serve
 from ddpm_service.cli.train import export, prepare, resume, train
+from ddpm_service.spin import spin_briefly
 
 app = typer.Typer(
     name="ddpm",
@@ -36,6 +37,7 @@ app.add_typer(models, name="models", help="What is served: list, describe, regis
 
 def main() -> None:
     """Run `ddpm`; Ctrl-C ends it with 130."""
+    spin_briefly()
     try:
         app()
     except KeyboardInterrupt:

