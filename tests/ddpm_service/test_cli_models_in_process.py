@@ -92,6 +92,7 @@ def test_inspect_says_what_a_model_is() -> None:
 
 
 COMMANDS = [
+    "pack",
     "serve",
     "generate",
     "sample",
@@ -102,7 +103,6 @@ COMMANDS = [
     "import",
     "evaluate",
     "inspect",
-    "pack",
 ]
 
 
