@@ -75,7 +75,7 @@ def dynamic_batching(bundle: Path, config: Path, dtype: str, *, batch_size: int,
             call = f"batching({str(bundle.resolve())!r}, {dtype!r})"
             file.writestr("arm.py", f"from {_PROGRAMS} import batching\nhandle = {call}\n")
             file.writestr("model-config.yaml", json.dumps(settings))
-        properties = Ports.free().settings() | {"model_store": str(store), "load_models": "none"}
+        properties = Ports.free().settings() | {"model_store": str(store), "load_models": ""}
         with TorchServe(config, properties, echo=None) as server:
             Management(server.management_url).register("arm.mar")
             yield f"{server.inference_url}/predictions/arm"

@@ -39,7 +39,7 @@ def serving(bundle: Path, config: Path) -> Iterator[Served]:
         packed = archive.pack(bundle, Path(store))
         manifest = archive.read_manifest(packed)
         name, version = manifest["name"], manifest["version"]
-        settings = Ports.free().settings() | {"model_store": store, "load_models": "none"}
+        settings = Ports.free().settings() | {"model_store": store, "load_models": ""}
         with TorchServe(config, settings, echo=None) as server:
             management = Management(server.management_url)
             wanted = Desired().with_version(name, version, packed.name, default=True)

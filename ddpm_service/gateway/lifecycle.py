@@ -77,11 +77,9 @@ async def _serve(options: Options, settings: Settings) -> None:
     signals = _Signals(loop)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(backend.close)
-        for app, port in (
-            (create_app(door), options.port),
-            (metrics_app(metrics, supervisor.server.metrics_url), options.metrics_port),
-        ):
-            listener = Listener(app, options.host, port)
+        http = Listener(create_app(door), options.host, options.port)
+        figures = Listener(metrics_app(metrics, supervisor.server.metrics_url), options.host, options.metrics_port)
+        for listener in (http, figures):
             await listener.start()
             stack.push_async_callback(listener.stop)
             log.info("listening at http://%s:%d", options.host, listener.port)
@@ -91,6 +89,10 @@ async def _serve(options: Options, settings: Settings) -> None:
         stack.push_async_callback(grpc_door.stop)
         log.info("listening at grpc://%s:%d", host, grpc_port)
         supervising = asyncio.create_task(asyncio.to_thread(supervisor.run))
+        while not (door.ready or supervising.done() or signals.first.done()):
+            await asyncio.wait({supervising, signals.first}, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if door.ready:
+            log.info("ready: open http://%s:%d", host, http.port)
         await _first(supervising, signals.first)
         if not supervising.done():
             log.info("stopping: running requests finish, new ones are refused")

@@ -47,7 +47,7 @@ class Supervisor:
     ) -> None:
         self._models = models
         # models.yaml decides what is loaded.
-        self.server = TorchServe(config, {**(settings or {}), "load_models": "none"})
+        self.server = TorchServe(config, {**(settings or {}), "load_models": ""})
         self._management = Management(self.server.management_url)
         self._board = board
         self._converger = Converger(

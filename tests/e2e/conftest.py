@@ -65,7 +65,7 @@ def make_toy(store: Path) -> MakeToy:
 @pytest.fixture(scope="session")
 def torchserve(store: Path) -> Iterator[TorchServe]:
     """A running TorchServe without models, with the repository's configuration."""
-    settings = Ports.free().settings() | {"model_store": str(store), "load_models": "none"}
+    settings = Ports.free().settings() | {"model_store": str(store), "load_models": ""}
     with TorchServe(ROOT / "config.properties", settings) as server:
         yield server
 
@@ -144,7 +144,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, write_toy_bundle: Any) -> I
     toys = [write_toy_bundle(bundles / version, version=version, seconds=0.03) for version in ("1.0", "2.0")]
     archives = [pack(bundle, store) for bundle in (embedded, *toys)]
     log = io.StringIO()
-    settings = Ports.free().settings() | {"model_store": str(store), "load_models": "none"}
+    settings = Ports.free().settings() | {"model_store": str(store), "load_models": ""}
     server = TorchServe(ROOT / "config.properties", settings, echo=log)
     with server:
         served = Served(server, log, "faces-64")
