@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from starlette.types import ASGIApp
+
 from ddpm_service.gateway.app import create_app
 from ddpm_service.gateway.auth import Tokens, may_listen
 from ddpm_service.gateway.backend import TorchServeBackend
@@ -77,12 +79,8 @@ async def _serve(options: Options, settings: Settings) -> None:
     signals = _Signals(loop)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(backend.close)
-        http = Listener(create_app(door), options.host, options.port)
-        figures = Listener(metrics_app(metrics, supervisor.server.metrics_url), options.host, options.metrics_port)
-        for listener in (http, figures):
-            await listener.start()
-            stack.push_async_callback(listener.stop)
-            log.info("listening at http://%s:%d", options.host, listener.port)
+        http = await _listen(stack, create_app(door), options.host, options.port)
+        await _listen(stack, metrics_app(metrics, supervisor.server.metrics_url), options.host, options.metrics_port)
         grpc_door = GrpcDoor(door)
         host = f"[{options.host}]" if ":" in options.host else options.host
         grpc_port = await grpc_door.start(f"{host}:{options.grpc_port}")
@@ -104,6 +102,15 @@ async def _serve(options: Options, settings: Settings) -> None:
             await asyncio.to_thread(supervisor.stop)
             await asyncio.wait({supervising}, timeout=_LOOK_SECONDS)
         supervising.result()
+
+
+async def _listen(stack: AsyncExitStack, app: ASGIApp, host: str, port: int) -> Listener:
+    """Open a port until the stack closes."""
+    listener = Listener(app, host, port)
+    await listener.start()
+    stack.push_async_callback(listener.stop)
+    log.info("listening at http://%s:%d", host, listener.port)
+    return listener
 
 
 async def _first(*futures: asyncio.Future[Any]) -> None:
