@@ -15,6 +15,7 @@ def model_card(manifest: Manifest, grid: str | None = None) -> str:
     seen = manifest.provenance
     recipe = seen["recipe"]
     settings = "\n".join(f"| `{key}` | {value} |" for key, value in recipe.items())
+    begun = f", begun with the weights of {seen['init']}" if "init" in seen else ""
     picture = f"\n![unguided samples, not chosen]({grid})\n" if grid else ""
     return f"""# {manifest.name} {manifest.version}
 
@@ -24,7 +25,7 @@ A denoising diffusion model of {manifest.image_size} px images ({manifest.domain
 {recipe["schedule"]} schedule. The weights are the {manifest.weights} weights.
 {picture}
 Trained on {seen["training_images"]} images of `{seen["data"]}` ({seen["held_back_images"]} held back),
-{seen["images_seen"]} images seen in {seen["steps"]} steps.
+{seen["images_seen"]} images seen in {seen["steps"]} steps{begun}.
 
 | setting | value |
 |---|---|

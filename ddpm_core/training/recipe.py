@@ -66,6 +66,7 @@ class Recipe:
         channels: 3 for colour, 1 for grey.
         patch: side of the pixel blocks that the network sees as channels (pixel-unshuffle); 1 for none.
         network: `class` (UNet2DModel or AttentionUNet) and that class's own settings.
+        init: folder of a bundle or checkpoint whose averaged weights the run begins with; empty for fresh ones.
         schedule, num_levels, prediction: the diffusion.
         loss, min_snr: distance, and γ of the Min-SNR weighting (0 for none; Hang et al. 2023).
         stratified: spread the timesteps of a batch evenly.
@@ -98,6 +99,7 @@ class Recipe:
     channels: int = 3
     patch: int = 1
     network: Mapping[str, Any] = field(default_factory=lambda: {"class": "UNet2DModel"})
+    init: str = ""
     schedule: Schedule = Schedule.COSINE
     num_levels: int = 1000
     prediction: Prediction = Prediction.V

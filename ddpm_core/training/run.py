@@ -17,7 +17,7 @@ from accelerate.state import AcceleratorState
 from pydantic import ValidationError
 from torch import nn
 
-from ddpm_core.bundle import MANIFEST, Manifest, write_bundle
+from ddpm_core.bundle import MANIFEST, Manifest, read_bundle, write_bundle
 from ddpm_core.data.images import ImageSet, load
 from ddpm_core.data.split import split
 from ddpm_core.data.stream import Stream
@@ -52,7 +52,8 @@ def train(
         raise InvalidInput(
             "run_exists", f"{out} already holds a run; `ddpm resume` goes on with it.", field="out", given=str(out)
         )
-    return _run(out, replace(recipe, data=str(data.resolve())), None, limits, report)
+    init = str(Path(recipe.init).resolve()) if recipe.init else ""
+    return _run(out, replace(recipe, data=str(data.resolve()), init=init), None, limits, report)
 
 
 def resume(
@@ -93,8 +94,14 @@ def _run(folder: Path, recipe: Recipe, start: Path | None, limits: Limits, repor
         "training_images": len(kept),
         "held_back_images": len(held),
         "terms": recipe.terms,
-        "recipe": {key: value for key, value in recipe.to_dict().items() if key != "data"},
+        "recipe": {key: value for key, value in recipe.to_dict().items() if key not in ("data", "init")},
     }
+    parent = read_bundle(recipe.init) if recipe.init and start is None else None
+    if parent is not None:
+        seen = parent.manifest.provenance.get("images_seen", "an unknown number of")
+        provenance["init"] = f"{parent.manifest.name} {parent.manifest.version}, {seen} images seen"
+    elif start is not None and "init" in (before := read_bundle(start).manifest.provenance):
+        provenance["init"] = before["init"]
 
     empty = _manifest(recipe, provenance)
 
@@ -106,6 +113,8 @@ def _run(folder: Path, recipe: Recipe, start: Path | None, limits: Limits, repor
     trainer = Trainer(recipe, accelerator, training, held_back, write)
     if start is not None:
         trainer.load(start)
+    elif parent is not None:
+        trainer.begin_with(parent)
     accelerator.wait_for_everyone()  # all have looked at what was there before
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)

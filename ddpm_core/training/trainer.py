@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ddpm_core import schedule as schedules
-from ddpm_core.bundle import fit_weights
+from ddpm_core.bundle import Bundle, fit_weights
 from ddpm_core.data.stream import Stream
 from ddpm_core.errors import InvalidInput
 from ddpm_core.schedule import NoiseSchedule
@@ -123,6 +123,26 @@ class Trainer:
             stratified=recipe.stratified,
             patch=recipe.patch,
         ).to(accelerator.device)
+
+    def begin_with(self, bundle: Bundle) -> None:
+        """Begin with the weights of a bundle, for the raw network and the averaged one.
+
+        Raises:
+            InvalidInput: another network, or one that was trained to predict something else.
+        """
+        manifest, recipe = bundle.manifest, self.recipe
+        for key, theirs in (("prediction", manifest.prediction_type), ("patch", manifest.patch)):
+            if getattr(recipe, key) != theirs:
+                raise InvalidInput(
+                    "other_model",
+                    f"init = {bundle.path} has {key} {theirs}, the recipe says {getattr(recipe, key)}.",
+                    field="init",
+                    given=theirs,
+                    allowed=getattr(recipe, key),
+                )
+        weights = bundle.load_network().state_dict()
+        for network in (self.network, self.ema.network):
+            fit_weights(network, weights, bundle.path)
 
     def load(self, folder: Path) -> None:
         """Take up the state of a checkpoint.

@@ -58,6 +58,28 @@ def test_training_lowers_the_loss(pictures, tmp_path, tiny):
     assert validation[-1] < validation[0]
 
 
+def test_a_run_can_begin_with_the_weights_of_a_bundle_and_says_so(finished, pictures, tmp_path, tiny):
+    parent, out = finished[0] / "last", tmp_path / "run"
+    run.train(pictures, out, tiny(init=str(parent), learning_rate=1e-9, ema_half_life=0), Limits(max_steps=1))
+    parent_weights, weights_now = load_file(parent / WEIGHTS), load_file(out / "last" / WEIGHTS)
+    assert all(torch.allclose(weights_now[key], parent_weights[key], atol=1e-6) for key in parent_weights)
+    run.resume(out, [f"init={tmp_path / 'gone'}"], Limits(max_steps=2))  # only the beginning needs it
+    seen = read_bundle(parent).manifest.provenance["images_seen"]
+    assert f"begun with the weights of {recipes.read().name} 0.1, {seen} images seen" in (
+        out / "last" / "README.md"
+    ).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("change", "why"), [({"prediction": "epsilon"}, "prediction"), ({"patch": 2}, "patch")])
+def test_a_bundle_that_does_not_fit_the_recipe_is_refused_before_the_first_step(
+    finished, pictures, tmp_path, tiny, change, why
+):
+    with pytest.raises(InvalidInput, match=why) as refused:
+        run.train(pictures, tmp_path / "run", tiny(init=str(finished[0] / "last"), **change))
+    assert refused.value.field == "init"
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_a_run_leaves_figures_a_curve_grids_and_two_checkpoints(finished):
     out, reported = finished
     assert steps(out) == list(range(1, 9))
