@@ -183,14 +183,15 @@ def _solo(url: str) -> dict[int, float]:
     return {steps: statistics.median(ask(steps) for _ in range(_SOLO_RUNS)) for steps in STEPS}
 
 
-def _added(url: str, behind: str, *, rounds: int = 8, steps: int = 6) -> dict[str, float]:
+def _added(url: str, behind: str, *, rounds: int = 30, steps: int = 6) -> dict[str, float]:
     """What the front door adds with eight clients, asked and passed by in turn, so that both meet the same machine."""
     front: list[float] = []
     direct: list[float] = []
     _together(behind, steps)
-    for _ in range(rounds):
-        front += _together(url, steps)
-        direct += _together(behind, steps)
+    for i in range(rounds):
+        pair = [(url, front), (behind, direct)]
+        for way, seconds in pair if i % 2 else reversed(pair):  # what the first leaves behind meets both alike
+            seconds += _together(way, steps)
     added = statistics.median(front) - statistics.median(direct)
     return {"added_ms": 1000 * added, "added_share": sum(front) / sum(direct) - 1}
 
