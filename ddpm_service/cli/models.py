@@ -18,31 +18,29 @@ from ddpm_service.errors import ServiceError
 from ddpm_service.torchserve import desired
 from ddpm_service.torchserve.converge import Converger
 from ddpm_service.torchserve.desired import Desired
+from ddpm_service.torchserve.leave import wait_until_unused
 from ddpm_service.torchserve.management import Management
+from ddpm_service.torchserve.server import TorchServe
 
 app = typer.Typer(no_args_is_help=True, help="List, describe, register, scale, set the default of, unregister models.")
 
 Models = Annotated[Path, typer.Option(help="The file that says what is served.")]
-Url = Annotated[str, typer.Option(help="TorchServe's management address.")]
-InferenceUrl = Annotated[str, typer.Option(help="TorchServe's inference address, where a new version is tried.")]
-Store = Annotated[Path, typer.Option(help="Where archives lie.")]
+Config = Annotated[Path, typer.Option(help="TorchServe's settings: its addresses and its model store.")]
 Name = Annotated[str, typer.Argument(help="A model's name.")]
 Version = Annotated[str, typer.Argument(help="One of its versions.")]
 
 _MODELS = Path("models.yaml")
-_URL = "http://127.0.0.1:8081"
-_INFERENCE_URL = "http://127.0.0.1:8080"
-_STORE = Path("model_store")
+_CONFIG = Path("config.properties")
 
 
 @app.command("list")
-def list_models(url: Url = _URL) -> None:
+def list_models(config: Config = _CONFIG) -> None:
     """Show every model and version that TorchServe has now.
 
     Example: ddpm models list
     """
     with told_in_a_line("ddpm models list"):
-        management = Management(url)
+        management = Management(TorchServe(config).management_url)
         table = Table("MODEL", "VERSION", "DEFAULT", "STATE", "ARCHIVE", box=None)
         for name in management.models():
             default = management.default(name)
@@ -53,13 +51,13 @@ def list_models(url: Url = _URL) -> None:
 
 
 @app.command()
-def describe(name: Name, url: Url = _URL) -> None:
+def describe(name: Name, config: Config = _CONFIG) -> None:
     """Print all versions of a model as JSON: archive, workers, state.
 
     Example: ddpm models describe faces-64
     """
     with told_in_a_line("ddpm models describe"):
-        served = Management(url).describe(name)
+        served = Management(TorchServe(config).management_url).describe(name)
         if not served:
             raise ServiceError(f"TorchServe has no model {name}")
         typer.echo(json.dumps([asdict(version) for version in served], indent=2))
@@ -70,9 +68,7 @@ def register(
     archive: Annotated[str, typer.Argument(help="A file of the model store; it names its model and version.")],
     default: Annotated[bool, typer.Option("--default", help="Let it answer when no version is named.")] = False,
     models: Models = _MODELS,
-    url: Url = _URL,
-    inference_url: InferenceUrl = _INFERENCE_URL,
-    model_store: Store = _STORE,
+    config: Config = _CONFIG,
 ) -> None:
     """Add a version: it is loaded and makes an image before it is written into models.yaml.
 
@@ -80,10 +76,10 @@ def register(
     """
 
     def change(wanted: Desired) -> Desired:
-        manifest = read_manifest(model_store / archive)
+        manifest = read_manifest(TorchServe(config).model_store / archive)
         return wanted.with_version(manifest["name"], manifest["version"], archive, default=default)
 
-    _change("ddpm models register", change, models, url, inference_url, model_store)
+    _change("ddpm models register", change, models, config)
 
 
 @app.command()
@@ -92,11 +88,9 @@ def scale(
     version: Version,
     workers: Annotated[int, typer.Argument(help="1 loads it, 0 unloads it. For more, run more pods.", min=0, max=1)],
     models: Models = _MODELS,
-    url: Url = _URL,
-    inference_url: InferenceUrl = _INFERENCE_URL,
-    model_store: Store = _STORE,
+    config: Config = _CONFIG,
 ) -> None:
-    """Load or unload a version; unloading frees its memory and cuts its running streams.
+    """Load or unload a version; unloading frees its memory, after its running requests have ended.
 
     Example: ddpm models scale faces-64 0.1 0
     """
@@ -104,9 +98,7 @@ def scale(
         "ddpm models scale",
         lambda wanted: wanted.with_workers(name, version, workers),
         models,
-        url,
-        inference_url,
-        model_store,
+        config,
     )
 
 
@@ -115,9 +107,7 @@ def set_default(
     name: Name,
     version: Version,
     models: Models = _MODELS,
-    url: Url = _URL,
-    inference_url: InferenceUrl = _INFERENCE_URL,
-    model_store: Store = _STORE,
+    config: Config = _CONFIG,
 ) -> None:
     """Let a version answer when none is named, also after a restart. This is how to roll back.
 
@@ -127,9 +117,7 @@ def set_default(
         "ddpm models set-default",
         lambda wanted: wanted.with_default(name, version),
         models,
-        url,
-        inference_url,
-        model_store,
+        config,
     )
 
 
@@ -138,11 +126,9 @@ def unregister(
     name: Name,
     version: Version,
     models: Models = _MODELS,
-    url: Url = _URL,
-    inference_url: InferenceUrl = _INFERENCE_URL,
-    model_store: Store = _STORE,
+    config: Config = _CONFIG,
 ) -> None:
-    """Remove a version; its archive stays in the model store. The default goes last.
+    """Remove a version after its running requests; its archive stays in the model store. The default goes last.
 
     Example: ddpm models unregister faces-64 0.1
     """
@@ -150,26 +136,49 @@ def unregister(
         "ddpm models unregister",
         lambda wanted: wanted.without(name, version),
         models,
-        url,
-        inference_url,
-        model_store,
+        config,
     )
 
 
-def _change(
-    command: str, change: Callable[[Desired], Desired], models: Path, url: str, inference_url: str, model_store: Path
-) -> None:
-    """Change a copy of models.yaml, apply it, and save it once it holds: a version that fails is never written down."""
+def _change(command: str, change: Callable[[Desired], Desired], models: Path, config: Path) -> None:
+    """Change a copy of models.yaml, apply it, and save it once it holds: a version that fails is never written down.
+
+    What takes a version away is saved first: by that `ddpm serve` lets no more requests in, and those that run end.
+    """
     with told_in_a_line(command):
+        server = TorchServe(config)
+        management = Management(server.management_url)
         before = desired.load(models)
         wanted = change(before)
-        converger = Converger(Management(url), inference_url, model_store, say=lambda line: typer.echo(line, err=True))
+        takes_away = bool(_loaded(before) - _loaded(wanted))
+        if takes_away:
+            management.models()  # it answers: else nothing is written
+            desired.save(wanted, models)
+        converger = Converger(
+            management,
+            server.inference_url,
+            server.model_store,
+            say=lambda line: typer.echo(line, err=True),
+            drain=lambda name, version: wait_until_unused(server, models, name, version),
+        )
         report = converger.apply(wanted)
         fresh = {key for key in report.failed if _is_news(before, wanted, key)}
         if fresh:
             name, version = sorted(fresh)[0]
-            raise ServiceError(f"{name} {version}: {report.failed[name, version]}; {models} is unchanged")
-        desired.save(wanted, models)
+            written = "has it all the same" if takes_away else "is unchanged"
+            raise ServiceError(f"{name} {version}: {report.failed[name, version]}; {models} {written}")
+        if not takes_away:
+            desired.save(wanted, models)
+
+
+def _loaded(wanted: Desired) -> set[tuple[str, str]]:
+    """The versions that have a worker."""
+    return {
+        (name, version)
+        for name, model in wanted.models.items()
+        for version, wish in model.versions.items()
+        if wish.workers
+    }
 
 
 def _is_news(before: Desired, wanted: Desired, key: tuple[str, str]) -> bool:

@@ -41,7 +41,7 @@ class Converger:
         reason: tells why the worker of (name, version) failed, when TorchServe does not.
         say: told every step as it is taken.
         board: where the state of every version is kept.
-        drain: waits until no request runs on (name, version), whose streams are about to be cut.
+        drain: waits until no request runs on (name, version), which is about to go; it may find it gone.
     """
 
     def __init__(
@@ -126,8 +126,7 @@ class Converger:
         elif served.ready == bool(wish.workers):
             return
         if wish.workers == 0:
-            self._board.move(name, version, State.LEAVING)
-            self._drain(name, version)
+            self._let_end(name, version)
             self._management.scale(name, version, 0)
             self._note(report, f"{name} {version}: unloaded")
             return
@@ -186,11 +185,17 @@ class Converger:
             self._unregister(served, report)
 
     def _unregister(self, served: ServedVersion, report: Report) -> None:
-        self._board.move(served.name, served.version, State.LEAVING)
-        self._drain(served.name, served.version)
-        self._management.unregister(served.name, served.version)
+        self._let_end(served.name, served.version)
+        if self._served(served.name, served.version) is not None:
+            self._management.unregister(served.name, served.version)
         self._board.remove(served.name, served.version)
         self._note(report, f"{served.name} {served.version}: removed")
+
+    def _let_end(self, name: str, version: str) -> None:
+        """What takes a worker away cuts its streams, so they end first."""
+        self._board.move(name, version, State.LEAVING)
+        self._say(f"{name} {version}: waiting for its running requests")
+        self._drain(name, version)
 
     def _served(self, name: str, version: str) -> ServedVersion | None:
         return next((served for served in self._management.describe(name) if served.version == version), None)

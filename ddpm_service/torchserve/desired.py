@@ -10,6 +10,10 @@ models:
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -141,6 +145,30 @@ def save(desired: Desired, file: Path) -> None:
     draft = file.with_name(file.name + ".part")
     draft.write_text("".join(comment) + yaml.safe_dump(document, sort_keys=False))
     draft.replace(file)
+
+
+@contextmanager
+def applying(file: Path) -> Iterator[None]:
+    """Let others know, while this is open, that this process applies a models.yaml whenever it changes."""
+    # Its folder is locked: the file itself is replaced at every change, and both may be read-only.
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(folder)
+
+
+def is_applied(file: Path) -> bool:
+    """Whether some process applies this models.yaml whenever it changes."""
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(folder)
+    return False
 
 
 def _validated(document: Any, where: str) -> Desired:

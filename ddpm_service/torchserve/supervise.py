@@ -73,10 +73,11 @@ class Supervisor:
         """
         try:
             self._wanted, self._seen = desired.load(self._models), self._models.read_text()
-            self.server.start()
-            self._apply(starting=True)
-            while not self._stop.wait(_WATCH_SECONDS):
-                self._watch()
+            with desired.applying(self._models):
+                self.server.start()
+                self._apply(starting=True)
+                while not self._stop.wait(_WATCH_SECONDS):
+                    self._watch()
         except ServiceError:
             # What is stopped under its hands fails in many ways.
             if not self._stop.is_set():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import requests
+from click.testing import Result
+from typer.testing import CliRunner
 
 from ddpm_service.archive import pack
+from ddpm_service.cli import app
 from ddpm_service.torchserve.converge import Converger, Report
-from ddpm_service.torchserve.desired import Desired
+from ddpm_service.torchserve.desired import Desired, DesiredModel, load, save
 from ddpm_service.torchserve.management import Management, ManagementError
 from ddpm_service.torchserve.server import TorchServe
 
@@ -155,3 +159,49 @@ def test_archives_come_from_the_model_store_alone(url, management):
 def test_nobody_at_the_address_is_told(store):
     with pytest.raises(ManagementError, match=r"no TorchServe answers at http://127.0.0.1:9"):
         Management("http://127.0.0.1:9").models()
+
+
+@pytest.fixture
+def ddpm_models(served, tmp_path) -> Callable[..., Result]:
+    """`ddpm models …` beside a TorchServe that no `ddpm serve` looks after; its models are in a models.yaml."""
+    models = {
+        name: DesiredModel(
+            default=served.management.default(name),
+            versions={each.version: {"archive": each.archive} for each in served.management.describe(name)},
+        )
+        for name in served.management.models()
+    }
+    save(Desired(models=models), tmp_path / "models.yaml")
+
+    def ddpm_models(*words: str) -> Result:
+        config = served.server.temporary / "config.properties"
+        places = ["--models", str(tmp_path / "models.yaml"), "--config", str(config)]
+        return CliRunner().invoke(app, ["models", words[0], *places, *words[1:]])
+
+    return ddpm_models
+
+
+def test_without_a_front_door_a_version_is_unloaded_after_its_streams(served, ddpm_models, tmp_path):
+    stream = served.stream("toy/2.0", num_inference_steps=150)
+    stream.wait_for("started")
+
+    unloaded = ddpm_models("scale", "toy", "2.0", "0")
+
+    assert (unloaded.exit_code, unloaded.stderr.splitlines()[-1]) == (0, "toy 2.0: unloaded")
+    stream.join(60)
+    assert stream.names[-1] == "end"
+    assert load(tmp_path / "models.yaml").models["toy"].versions["2.0"].workers == 0
+    assert not next(each for each in served.management.describe("toy") if each.version == "2.0").workers
+    assert ddpm_models("scale", "toy", "2.0", "1").exit_code == 0
+    assert served.post("toy/2.0", {"num_inference_steps": 2}).ok
+
+
+def test_where_no_torchserve_answers_nothing_is_written(served, ddpm_models, tmp_path):
+    before = (tmp_path / "models.yaml").read_text()
+    config = tmp_path / "config.properties"
+    config.write_text("management_address=http://127.0.0.1:9\n")
+
+    told = ddpm_models("unregister", "toy", "2.0", "--config", str(config))
+
+    assert (told.exit_code, (tmp_path / "models.yaml").read_text()) == (1, before)
+    assert told.stderr == "ddpm models unregister: no TorchServe answers at http://127.0.0.1:9 (ConnectionError)\n"

@@ -107,9 +107,7 @@ class Service:
 def ddpm_models(cluster: Cluster, pod: Pod, *words: str) -> None:
     """`ddpm models …`, as it is typed beside a running service."""
     command = [sys.executable, "-c", "from ddpm_service.cli import main; main()", "models", *words]
-    command += ["--models", str(cluster.models), "--model-store", str(cluster.store)]
-    command += ["--url", f"http://127.0.0.1:{pod.torchserve.management}"]
-    command += ["--inference-url", f"http://127.0.0.1:{pod.torchserve.inference}"]
+    command += ["--models", str(cluster.models), "--config", str(pod.config)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 

@@ -108,10 +108,11 @@ class Pod:
         for key in ("metrics_config", "vmargs"):
             properties[key] = properties[key].replace("handlers/", f"{ROOT}/handlers/")
         properties["model_store"] = str(cluster.store)
-        config = cluster.folder / f"config-{front.inference}.properties"
-        config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
+        self.config = cluster.folder / f"config-{front.inference}.properties"
+        self.config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
         (container,) = cluster.deployment["spec"]["template"]["spec"]["containers"]
-        command = [sys.executable, "-c", "from ddpm_service.cli import main; main()", "serve", "--config", str(config)]
+        command = [sys.executable, "-c", "from ddpm_service.cli import main; main()", "serve"]
+        command += ["--config", str(self.config)]
         command += [cluster.local(word) for word in container["args"]]
         command += ["--port", str(front.inference), "--grpc-port", "0", "--metrics-port", str(front.metrics)]
         self._output = cluster.folder / f"output-{front.inference}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_service.torchserve.desired import Desired, DesiredError, load, save
+from ddpm_service.torchserve.desired import Desired, DesiredError, applying, is_applied, load, save
 
 ROOT = Path(__file__).parents[3]
 
@@ -121,3 +121,12 @@ def test_the_default_is_the_last_version_to_go_and_takes_the_model_with_it(file)
 def test_a_wish_that_contradicts_it_is_refused(change, message, file):
     with pytest.raises(DesiredError, match=message):
         change(load(file))
+
+
+def test_it_is_known_whether_somebody_applies_it_also_after_a_change(file):
+    assert not is_applied(file)
+    with applying(file), applying(file):  # two services may share one file
+        assert is_applied(file)
+        save(load(file).with_default("faces", "0.10"), file)
+        assert is_applied(file)
+    assert not is_applied(file)

@@ -1,0 +1,54 @@
+"""Letting a version's requests end before it goes, for whoever is not the front door itself."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from ddpm_service.torchserve import desired
+from ddpm_service.torchserve.management import Management
+from ddpm_service.torchserve.server import TorchServe
+
+_LOOK_SECONDS = 0.5
+# A worker tells its figures once a second, so that a request may run before they have it.
+_TOLD_SECONDS = 2.0
+# Without a front door nobody can keep new requests away, so that the last one may never come.
+_LONGEST_SECONDS = 300.0
+
+
+def wait_until_unused(server: TorchServe, models: Path, name: str, version: str) -> None:
+    """Return when no request runs on a version that models.yaml does not want any more.
+
+    Where `ddpm serve` applies the file, it lets no more requests in and takes the version away after the last one: that
+    is waited for. TorchServe alone is asked how many requests run.
+
+    Raises:
+        ManagementError: TorchServe cannot be reached.
+        OSError: nor can its metrics.
+    """
+    management = Management(server.management_url)
+    began = used = time.monotonic()
+    while any(served.version == version and served.workers for served in management.describe(name)):
+        now = time.monotonic()
+        supervised = desired.is_applied(models)
+        if supervised or _running(server.metrics_url, name, version):
+            used = now
+        if now - used > _TOLD_SECONDS or (not supervised and now - began > _LONGEST_SECONDS):
+            return
+        time.sleep(_LOOK_SECONDS)
+
+
+def _running(metrics_url: str, name: str, version: str) -> float:
+    """Requests that a version works on or holds in its queue."""
+    text = requests.get(f"{metrics_url}/metrics", timeout=30).text
+    wanted = {"ModelName": name, "ModelVersion": version}
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        if family.name in ("ddpm_requests_running", "ddpm_requests_queued")
+        for sample in family.samples
+        if wanted.items() <= sample.labels.items()
+    )
