@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, aclosing
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from ddpm_api import EndEvent, Error, ErrorBody, ErrorEvent, Event
+from ddpm_api import EndEvent, Error, ErrorBody, ErrorEvent, Event, Result, ResultBuilder
 from ddpm_service.gateway.protocol import ABORT
 from ddpm_service.gateway.settings import Settings
 
@@ -33,6 +34,32 @@ class Renders(Protocol):
 
     def feed(self, event: Event) -> bytes:
         """The bytes to send for the next event, b"" for none."""
+
+
+class Whole(Renders):
+    """One JSON document at the end, in a route's own shape.
+
+    Args:
+        document: what a result becomes.
+        error_body: what an error becomes.
+    """
+
+    streams = False
+    heartbeat = b""
+
+    def __init__(self, document: Callable[[Result], Mapping[str, Any]], error_body: Callable[[Error], bytes]) -> None:
+        self.status, self.content_type = 200, "application/json"
+        self.retry_after: int | None = None
+        self._document, self._error_body = document, error_body
+        self._builder = ResultBuilder()
+
+    def feed(self, event: Event) -> bytes:
+        """The bytes to send for the next event."""
+        self._builder.feed(event)
+        if isinstance(event, ErrorEvent):
+            self.status, self.retry_after = event.error.status, event.error.retry_after
+            return self._error_body(event.error)
+        return json.dumps(self._document(self._builder.result())).encode() if isinstance(event, EndEvent) else b""
 
 
 class EventAnswer(Response):

@@ -7,12 +7,12 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from ddpm_api import (
-    EndEvent,
     Error,
     ErrorEvent,
     Event,
@@ -21,11 +21,11 @@ from ddpm_api import (
     InvalidRequest,
     Notice,
     PreviewEvent,
-    ResultBuilder,
+    Result,
     parse_form,
     parse_json,
 )
-from ddpm_service.gateway.answer import Renders
+from ddpm_service.gateway.answer import Renders, Whole
 from ddpm_service.gateway.documented import ERRORS
 from ddpm_service.gateway.door import Order, door_of
 from ddpm_service.gateway.models import find_model
@@ -167,7 +167,7 @@ def _order(request: Request, document: Mapping[str, Any], *, guided: bool) -> Or
         asked = asked.model_copy(update={"preview_every": _every(asked, model, partials)})
     prefix = "image_edit" if guided else "image_generation"
     wish = _Wish(stream, partials, prefix, size, asked.output_format.value, warnings)
-    return Order(name, None, asked, _Stream(wish) if stream else _Whole(wish))
+    return Order(name, None, asked, _Stream(wish) if stream else Whole(partial(_document, wish), error_body))
 
 
 def _size(given: Any, model: ModelState) -> str:
@@ -211,39 +211,19 @@ def _every(asked: GenerateRequest, model: ModelState, partials: int) -> int:
     return max(1, math.ceil(calls / (partials + 1)))
 
 
-class _Whole(Renders):
-    """The whole answer, at its end."""
-
-    streams = False
-    heartbeat = b""
-
-    def __init__(self, wish: _Wish) -> None:
-        self.status, self.content_type = 200, JSON
-        self.retry_after: int | None = None
-        self._wish = wish
-        self._builder = ResultBuilder()
-
-    def feed(self, event: Event) -> bytes:
-        """The bytes to send for the next event."""
-        self._builder.feed(event)
-        if isinstance(event, ErrorEvent):
-            self.status, self.retry_after = event.error.status, event.error.retry_after
-            return error_body(event.error)
-        if not isinstance(event, EndEvent):
-            return b""
-        result, wish = self._builder.result(), self._wish
-        notices = (*wish.warnings, *result.warnings)
-        answer = {
-            "created": result.created,
-            "data": [{"b64_json": image.b64_json, "seed": image.seed} for image in result.images],
-            "background": "opaque",
-            "output_format": wish.output_format,
-            "size": wish.size,
-            "usage": _NO_USAGE,
-            "model": result.model,
-            "warnings": [notice.model_dump() for notice in notices],
-        }
-        return json.dumps(answer).encode()
+def _document(wish: _Wish, result: Result) -> dict[str, Any]:
+    """The whole answer."""
+    notices = (*wish.warnings, *result.warnings)
+    return {
+        "created": result.created,
+        "data": [{"b64_json": image.b64_json, "seed": image.seed} for image in result.images],
+        "background": "opaque",
+        "output_format": wish.output_format,
+        "size": wish.size,
+        "usage": _NO_USAGE,
+        "model": result.model,
+        "warnings": [notice.model_dump() for notice in notices],
+    }
 
 
 class _Stream(Renders):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from ddpm_api import EndEvent, Error, ErrorEvent, Event, InvalidRequest, ResultBuilder, parse_json
+from ddpm_api import Error, InvalidRequest, Result, parse_json
 from ddpm_api.errors import shown_name
-from ddpm_service.gateway.answer import Renders
+from ddpm_service.gateway.answer import Whole
 from ddpm_service.gateway.documented import ERRORS
 from ddpm_service.gateway.door import Order, door_of
 from ddpm_service.gateway.models import find_model
@@ -109,7 +110,7 @@ def _order(request: Request, given: dict[str, Any]) -> Order:
             raise InvalidRequest("unknown_value", message, field=field, given=given[field], allowed=str(own))
     fields = {"num_inference_steps": given.get("num_steps"), "seed": given.get("seed")}
     asked = parse_json({key: value for key, value in fields.items() if value is not None})
-    return Order(name, None, asked, _Picture(model))
+    return Order(name, None, asked, Whole(partial(_picture, model), error_body))
 
 
 def _bundle(model: ModelState) -> Any:
@@ -125,37 +126,17 @@ def _archive(archive: str) -> dict[str, str]:
     return {"path": archive, "extension": Path(archive).suffix}
 
 
-class _Picture(Renders):
-    """One picture in base64."""
-
-    streams = False
-    heartbeat = b""
-
-    def __init__(self, model: ModelState) -> None:
-        self.status, self.content_type = 200, JSON
-        self.retry_after: int | None = None
-        self._model = model
-        self._builder = ResultBuilder()
-
-    def feed(self, event: Event) -> bytes:
-        """The bytes to send for the next event."""
-        self._builder.feed(event)
-        if isinstance(event, ErrorEvent):
-            self.status, self.retry_after = event.error.status, event.error.retry_after
-            return error_body(event.error)
-        if not isinstance(event, EndEvent):
-            return b""
-        result = self._builder.result()
-        picture = result.images[0]
-        answer = {
-            "image": picture.b64_json,
-            "status": "success",
-            "mode": "model",
-            "model_used": result.model,
-            "version": result.version,
-            "image_size": [picture.width, picture.height],
-            "channels": _bundle(self._model).get("channels"),
-            "num_steps": result.timing.calls,
-            "seed": picture.seed,
-        }
-        return json.dumps(answer).encode()
+def _picture(model: ModelState, result: Result) -> dict[str, Any]:
+    """The answer: one picture in base64."""
+    picture = result.images[0]
+    return {
+        "image": picture.b64_json,
+        "status": "success",
+        "mode": "model",
+        "model_used": result.model,
+        "version": result.version,
+        "image_size": [picture.width, picture.height],
+        "channels": _bundle(model).get("channels"),
+        "num_steps": result.timing.calls,
+        "seed": picture.seed,
+    }
