@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 ALLOWED = "JPEG, PNG, WebP, HEIC/HEIF, AVIF, BMP, GIF or TIFF"
 MIN_SIDE = 16
+MAX_PIXELS = 64_000_000
 # Larger pictures are halved until just above this long side: enough for a face that fills a tenth of the picture.
 KEEP_SIDE = 1280
 
@@ -57,7 +58,7 @@ class Picture:
         return self.pixels.width / self.width
 
 
-def decode(data: bytes | bytearray | memoryview, *, max_pixels: int = 64_000_000) -> Picture:
+def decode(data: bytes | bytearray | memoryview, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decode an upload: its first bytes say what it is, its header is checked before any pixel is decoded.
 
     Args:
@@ -161,7 +162,9 @@ def _decoding(read: Callable[[], T]) -> T:
     try:
         return read()
     except Image.DecompressionBombError:
-        raise _invalid("too_many_pixels", "The image has more pixels than are decoded here.") from None
+        given, allowed = "over 178 million pixels", f"at most {MAX_PIXELS} pixels"  # Pillow does not say how many
+        message = "The image has more pixels than are decoded here."
+        raise InvalidInput("too_many_pixels", message, field="image", given=given, allowed=allowed) from None
     except Exception:
         raise _invalid("truncated_image", "The image is damaged or cut off and cannot be decoded.") from None
 

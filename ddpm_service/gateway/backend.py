@@ -209,7 +209,7 @@ async def _refusal(response: aiohttp.ClientResponse) -> Error:
             update={"retry_after": retry_after or (_RETRY_SECONDS if error.status == 503 else None)}
         )
     if response.status == _TOO_LARGE:
-        return Error(code="too_large", message="The request is too large.", allowed="32 MiB")
+        return Error(code="too_large", message="The request is too large.", field="body", allowed="32 MiB")
     if response.status == _MISSING:
         return _error("unavailable", "The version has just been removed; ask again.")
     if response.status == 503:

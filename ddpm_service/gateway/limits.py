@@ -119,7 +119,8 @@ class Upload:
 def too_large(given: int, longest: int) -> ApiError:
     """The refusal of a body that is too long."""
     allowed = f"at most {longest} bytes"
-    return ApiError(Error(code="too_large", message="The request's body is too large.", given=given, allowed=allowed))
+    message = "The request's body is too large."
+    return ApiError(Error(code="too_large", message=message, field="body", given=given, allowed=allowed))
 
 
 def _limited(message: str, allowed: str, seconds: int) -> ApiError:

@@ -225,7 +225,9 @@ def test_a_decompression_bomb_is_refused_by_its_header_alone(side: int) -> None:
     body = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + body + struct.pack(">I", zlib.crc32(b"IHDR" + body))
     bomb += struct.pack(">I", 4) + b"IDAT" + bytes(4) + struct.pack(">I", zlib.crc32(b"IDAT" + bytes(4)))
-    assert refusal(bomb).code == "too_many_pixels"
+    error = refusal(bomb)
+    assert (error.code, error.allowed) == ("too_many_pixels", "at most 64000000 pixels")
+    assert error.given == (f"{side}x{side}" if side == 9000 else "over 178 million pixels")
 
 
 def test_a_webp_bomb_is_refused_by_its_header_alone() -> None:
