@@ -137,6 +137,7 @@ def make_plan(
     num_images: int = 1,
     mode: Mode | str | None = None,
     resemblance: float | None = None,
+    point: CurvePoint | None = None,
     sampler: Sampler | str | None = None,
     num_inference_steps: int | None = None,
     eta: float = 0.0,
@@ -151,6 +152,7 @@ def make_plan(
         num_images: 1..16; image i uses seed + i, modulo 2³².
         mode: `auto` with a target and `none` without, unless said.
         resemblance: 0..1; the mode's own unless said. Not with `pixel` and `none`.
+        point: low-pass guidance anywhere, in place of a position on the curve; for measurements.
         sampler: `dpmpp_2m` unless said; `pixel` is DDIM.
         num_inference_steps: network calls, 1..start level; by mode unless said.
         eta: 0..1, for `ddim`.
@@ -204,9 +206,11 @@ def make_plan(
             )
             table = build(sampler, schedule, levels, eta=eta)
         else:
-            resemblance = RESEMBLANCE.get(mode, RESEMBLANCE[Mode.LIKENESS]) if resemblance is None else resemblance
-            table = _low_pass_table(bundle, curve(resemblance), sampler, num_inference_steps, eta)
-            parameters["resemblance"] = resemblance
+            if point is None:
+                resemblance = RESEMBLANCE.get(mode, RESEMBLANCE[Mode.LIKENESS]) if resemblance is None else resemblance
+                point = curve(resemblance)
+                parameters["resemblance"] = resemblance
+            table = _low_pass_table(bundle, point, sampler, num_inference_steps, eta)
         parameters |= {"sampler": str(sampler), "eta": eta}
     parameters["num_inference_steps"] = len(table)
     return Plan(table, seeds, bundle.shape, y, parameters)

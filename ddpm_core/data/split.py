@@ -26,6 +26,12 @@ def split(
     Raises:
         InvalidInput: a pattern that is none, or has no group.
     """
+    held = [_held_back(group, share) for group in groups(names, digests, person_pattern)]
+    return [i for i, out in enumerate(held) if not out], [i for i, out in enumerate(held) if out]
+
+
+def groups(names: Sequence[str], digests: Sequence[str], person_pattern: str = "") -> list[str]:
+    """Name each image's group: those of one person, and those that share a file with them. Arguments as for `split`."""
     try:
         pattern = re.compile(person_pattern) if person_pattern else None
     except re.error as error:
@@ -39,15 +45,14 @@ def split(
             key = leader[key]
         return key
 
-    groups = []
+    found = []
     for name, digest in zip(names, digests, strict=True):
         match = pattern.search(name) if pattern else None
         group = f"person {match.group(1)}" if match else digest
         a, b = find(group), find(digest)
         leader[max(a, b)] = min(a, b)
-        groups.append(group)
-    held = [_held_back(find(group), share) for group in groups]
-    return [i for i, out in enumerate(held) if not out], [i for i, out in enumerate(held) if out]
+        found.append(group)
+    return [find(group) for group in found]
 
 
 def _held_back(group: str, share: float) -> bool:

@@ -59,14 +59,14 @@ def find_copies(samples: NDArray[np.uint8], reference: NDArray[np.uint8]) -> Cop
         raise InvalidInput("sizes_differ", message, field="reference", given=other, allowed=size)
     if len(reference) < 2:
         raise InvalidInput("too_few_images", "A copy check needs at least 2 reference images.", field="reference")
-    known = _coarse(reference)
-    nearest, mirrored, distances = _nearest(_coarse(samples), known)
+    known = coarse(reference)
+    nearest, mirrored, distances = _nearest(coarse(samples), known)
     among = np.linspace(0, len(reference) - 1, min(_REAL, len(reference))).round().astype(np.int64)
     _, _, usual = _nearest(known[among], known, its_own=among)
     return Copies(nearest, mirrored, distances, usual)
 
 
-def _coarse(pixels: NDArray[np.uint8]) -> Tensor:
+def coarse(pixels: NDArray[np.uint8]) -> Tensor:
     """(N, H, W, 3) uint8 → (N, 3, 32, 32) float32, averaged; smaller pictures as they are."""
     side = min(_SIDE, pixels.shape[1])
     parts = (

@@ -1,8 +1,9 @@
-"""Unguided samples to measure: the served step, in batches as large as the device likes."""
+"""Samples to measure: the served step, in batches as large as the device likes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,16 +35,24 @@ def draw(
     Returns:
         (N, H, W, 3) uint8; a grey model's three channels are equal.
     """
-    denoiser, shape = pipeline.denoiser, pipeline.bundle.shape
-    schedule = denoiser.schedule
+    schedule = pipeline.denoiser.schedule
     table = build(sampler, schedule, schedule.trailing(schedule.num_levels, num_inference_steps))
+    shape = pipeline.bundle.shape
+    return finish(pipeline, (SampleState(table, seed, noise(seed, 0, shape)) for seed in seeds), on_images)
+
+
+def finish(
+    pipeline: Pipeline, states: Iterable[SampleState], on_images: Callable[[int], object] | None = None
+) -> NDArray[np.uint8]:
+    """Carry out states that have equally many calls left, whatever else differs: (N, H, W, 3) uint8, in their order."""
+    denoiser = pipeline.denoiser
     size = _AT_ONCE.get(denoiser.device.type, _AT_ONCE_ELSEWHERE)
     pictures: list[NDArray[np.uint8]] = []
-    for start in range(0, len(seeds), size):
-        states = [SampleState(table, s, noise(s, 0, shape)).to(denoiser.device) for s in seeds[start : start + size]]
-        while not states[0].done:
-            states = advance(denoiser, states)
-        pictures.extend(to_pixels(state.x) for state in states)
+    coming = iter(states)
+    while batch := [state.to(denoiser.device) for state in islice(coming, size)]:
+        while not batch[0].done:
+            batch = advance(denoiser, batch)
+        pictures.extend(to_pixels(state.x) for state in batch)
         if on_images:
-            on_images(len(states))
+            on_images(len(batch))
     return np.stack(pictures)

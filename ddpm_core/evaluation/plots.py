@@ -30,7 +30,7 @@ _PAIRS_A_ROW = 8
 
 def draw_schedules(schedules: Mapping[str, tuple[NoiseSchedule, int]], out: Path) -> None:
     """Draw ᾱ and the noise normalised to 256 px against the share of the way; by name, each with its image size."""
-    figure = _figure(10, 4)
+    figure = new_figure(10, 4)
     signal, sigma = figure.subplots(1, 2)
     for (name, (schedule, side)), dashes in zip(schedules.items(), cycle(("-", "-", "--", ":")), strict=False):
         at = np.arange(schedule.num_levels + 1) / schedule.num_levels
@@ -41,7 +41,7 @@ def draw_schedules(schedules: Mapping[str, tuple[NoiseSchedule, int]], out: Path
     for axes in (signal, sigma):
         axes.grid(alpha=0.3)
         axes.legend()
-    _save(figure, out)
+    save(figure, out)
 
 
 def draw_forward(pixels: Pixels, schedules: Mapping[str, NoiseSchedule], out: Path) -> None:
@@ -84,7 +84,7 @@ def draw_backward(
 
 def draw_table(table: StepTable, title: str, out: Path) -> None:
     """Draw a plan's numbers against its network calls; columns that do nothing are left out."""
-    figure = _figure(10, 6.5)
+    figure = new_figure(10, 6.5)
     top, bottom = figure.subplots(2, 1, sharex=True)
     calls = np.arange(1, len(table) + 1)
     used = [name for name in COLUMNS if getattr(table, name).any()]
@@ -100,7 +100,7 @@ def draw_table(table: StepTable, title: str, out: Path) -> None:
         axes.grid(alpha=0.3)
         axes.locator_params(axis="x", integer=True)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    _save(figure, out)
+    save(figure, out)
 
 
 def draw_samples(rows: Mapping[str, Sequence[Pixels] | NDArray[np.uint8]], title: str, out: Path) -> None:
@@ -115,7 +115,7 @@ def draw_copies(
     order = np.argsort(copies.distances)[:_PAIRS]
     across = min(_PAIRS_A_ROW, len(order))
     down = -(-len(order) // across)
-    figure = _figure(1.7 * across, 1.06 * down + 0.6)
+    figure = new_figure(1.7 * across, 1.06 * down + 0.6)
     figure.suptitle(
         f"{title}: samples (left) and their nearest reference images (right), "
         f"distance in grey levels at 32 px\n1 % of real images are nearer than {copies.threshold:.1f} to another",
@@ -131,7 +131,7 @@ def draw_copies(
         _show(axes, np.concatenate([samples[i], gap, near], axis=1))
         alarming = copies.distances[i] < copies.threshold
         axes.set_title(f"{copies.distances[i]:.1f}", fontsize=8, pad=2, color="red" if alarming else "black")
-    _save(figure, out)
+    save(figure, out)
 
 
 def _strips(
@@ -139,7 +139,7 @@ def _strips(
 ) -> None:
     """Lay pictures out in named rows under column titles."""
     across = max(len(pictures) for pictures in rows.values())
-    figure = _figure(1.15 * across + 1.3, 1.13 * len(rows) + 0.5)
+    figure = new_figure(1.15 * across + 1.3, 1.13 * len(rows) + 0.5)
     figure.suptitle(title, fontsize=11)
     grid = figure.subplots(len(rows), across, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.03})
     for line, (name, pictures) in zip(grid, rows.items(), strict=True):
@@ -151,7 +151,7 @@ def _strips(
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     for axes, words in zip(grid[0], titles, strict=False):
         axes.set_title(words, fontsize=9, pad=3)
-    _save(figure, out)
+    save(figure, out)
 
 
 def _show(axes: Axes, picture: Pixels) -> None:
@@ -163,7 +163,12 @@ def _title(pipeline: Pipeline) -> str:
     return f"{pipeline.bundle.manifest.name} {pipeline.bundle.manifest.version}"
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Make an empty picture, in inches.
+
+    Raises:
+        InvalidInput: matplotlib is not installed.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -175,6 +180,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, out: Path) -> None:
+def save(figure: Figure, out: Path) -> None:
+    """Write a picture, with its folders."""
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=_DPI)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,31 +52,61 @@ def read_reference(data: Path, bundle: Bundle, *, held_back: bool = False) -> Re
     Raises:
         InvalidInput: nothing there, images smaller than the model's, or `held_back` from a bundle that held none.
     """
-    manifest = bundle.manifest
-    _refuse_smaller(data, manifest.image_size)
-    recipe = manifest.provenance.get("recipe", {})
-    share, pattern = float(recipe.get("validation", 0)), str(recipe.get("person_pattern", ""))
-    if held_back and share == 0:
+    share, pattern = held_back_share(bundle, held_back), person_pattern(bundle)
+    found = read_images(data, bundle)
+    return choose(found, share if held_back else None, pattern)
+
+
+def held_back_share(bundle: Bundle, wanted: bool = True) -> float:
+    """Give the share of its data that a bundle's training held back.
+
+    Raises:
+        InvalidInput: it is wanted, and the bundle held back none.
+    """
+    share = float(bundle.manifest.provenance.get("recipe", {}).get("validation", 0))
+    if wanted and share == 0:
         message = f"{bundle.path} does not say that images were held back from its training."
         raise InvalidInput("none_held_back", message, field="held_back", given=True, allowed="false")
+    return share
+
+
+def person_pattern(bundle: Bundle) -> str:
+    """Give the pattern by which a bundle's training knew persons from file names; empty where it did not."""
+    return str(bundle.manifest.provenance.get("recipe", {}).get("person_pattern", ""))
+
+
+def read_images(data: Path, bundle: Bundle) -> images.ImageSet:
+    """Read all images of a folder, zip or list as (N, H, W, 3) at the size of a bundle's, grey ones for a grey model.
+
+    Raises:
+        InvalidInput: nothing there, or images smaller than the model's.
+    """
+    manifest = bundle.manifest
+    _refuse_smaller(data, manifest.image_size)
     found = images.load(data, manifest.image_size, manifest.channels)
-    if held_back:
-        chosen = np.asarray(split(found.names, found.digests, share, pattern)[1], dtype=np.int64)
-    else:
-        chosen = np.arange(len(found.names))
-    chosen = np.random.default_rng(0).permutation(chosen)[:MAX_IMAGES]
-    names, digests = ([column[i] for i in chosen] for column in (found.names, found.digests))
+    return found if manifest.channels == 3 else replace(found, pixels=found.pixels.repeat(3, axis=-1))
+
+
+def held_back_of(found: images.ImageSet, share: float | None, pattern: str) -> Sequence[int]:
+    """Give the indices of the `share` of the images that training held back, or of all."""
+    return range(len(found.names)) if share is None else split(found.names, found.digests, share, pattern)[1]
+
+
+def choose(found: images.ImageSet, share: float | None, pattern: str, without: Container[int] = ()) -> Reference:
+    """Take a reference out of images: all, or the `share` that training held back; some can be left out by index."""
     # What is held back lies below `share` on the scale that the split cuts, so its middle is half of that.
-    middle = share / 2 if held_back else 0.5
+    middle = 0.5 if share is None else share / 2
+    indices = held_back_of(found, share, pattern)
+    kept = np.asarray([i for i in indices if i not in without], dtype=np.int64)
+    chosen = np.random.default_rng(0).permutation(kept)[:MAX_IMAGES]
+    names, digests = ([column[i] for i in chosen] for column in (found.names, found.digests))
     halves = split(names, digests, middle, pattern)
-    pixels = found.pixels[chosen]
-    pixels = pixels if manifest.channels == 3 else pixels.repeat(3, axis=-1)
-    part = images.ImageSet(pixels, tuple(names), tuple(sorted(digests)))
+    taken = images.ImageSet(found.pixels[chosen], tuple(names), tuple(sorted(digests)))
     return Reference(
-        pixels,
-        part.names,
-        part.fingerprint,
-        "held back" if held_back else "all",
+        taken.pixels,
+        taken.names,
+        taken.fingerprint,
+        "all" if share is None else "held back",
         found.dropped,
         (np.asarray(halves[0], dtype=np.int64), np.asarray(halves[1], dtype=np.int64)),
     )

@@ -65,7 +65,7 @@ def evaluate(
     for _, steps in cells:
         schedule.trailing(schedule.num_levels, steps)
     table = Table(out)
-    about = _about(pipeline, reference, extractor, seed)
+    about = describe(pipeline, reference, extractor, seed)
     settings = [
         {**about, "sampler": str(sampler), "num_inference_steps": steps, "num_images": num_images}
         for sampler, steps in cells
@@ -121,7 +121,7 @@ def _cell(
     return {**yardstick.measure(extractor(pixels)), "sampling_seconds": round(seconds, 2)}
 
 
-def _about(pipeline: Pipeline, reference: Reference, extractor: Extractor, seed: int) -> dict[str, Any]:
+def describe(pipeline: Pipeline, reference: Reference, extractor: Extractor, seed: int) -> dict[str, Any]:
     """Give what stands beside every figure: without it no figure can be compared with another."""
     manifest = pipeline.bundle.manifest
     return {

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from ddpm_service.cli.bench import app as bench
-from ddpm_service.cli.evaluate import evaluate
+from ddpm_service.cli.evaluate import app as evaluate
 from ddpm_service.cli.generate import generate
 from ddpm_service.cli.import_ import import_
 from ddpm_service.cli.inspect import inspect
@@ -27,10 +27,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (serve, generate, sample, evaluate, prepare, train, resume, export, inspect, pack):
+for command in (serve, generate, sample, prepare, train, resume, export, inspect, pack):
     app.command()(command)
 app.command("import")(import_)
 app.add_typer(bench, name="bench")
+app.add_typer(evaluate, name="evaluate")
 app.add_typer(plot, name="plot")
 app.add_typer(models, name="models", help="What is served: list, describe, register, scale, set-default, unregister.")
 

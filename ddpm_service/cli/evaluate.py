@@ -1,4 +1,4 @@
-"""`ddpm evaluate`: how good a model is, one row a sampler and number of steps."""
+"""`ddpm evaluate`: how good a model is; here its samples, one row a sampler and number of steps."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ddpm_service.cli.evaluate_likeness import likeness
 from ddpm_service.cli.failure import told_in_a_line
+
+app = typer.Typer(help="Measure a model: samples, likeness.", no_args_is_help=True, rich_markup_mode=None)
+app.command()(likeness)
 
 Samplers = Annotated[str, typer.Option(help="One or more of ddpm, ddim, dpmpp_2m, with commas.")]
 Steps = Annotated[str | None, typer.Option(help="Network calls, one or more, with commas. (default: the model's own)")]
 
 
-def evaluate(
+@app.command()
+def samples(
     bundle: Annotated[Path, typer.Argument(help="The model: a folder with bundle.json.")],
     reference: Annotated[Path, typer.Option(help="Real images to measure against: folder, zip or list.")],
     out: Annotated[Path, typer.Option(help="Table of figures, JSON; rows that it holds already are kept.")],
@@ -39,11 +44,11 @@ def evaluate(
         str | None, typer.Option(help="float32, bfloat16 or float16. (default: the fastest, by trying)")
     ] = None,
 ) -> None:
-    """Measure a model against real images; print the table. Interrupted, it goes on when called again.
+    """Measure unguided images against real ones; print the table. Interrupted, it goes on when called again.
 
-    Example: ddpm evaluate models/faces-64/0.1 --reference faces64.zip --num-inference-steps 5,10,50 --out figures.json
+    Example: ddpm evaluate samples models/faces-64/0.1 --reference faces64.zip --num-inference-steps 5,10 --out a.json
     """
-    with told_in_a_line("ddpm evaluate"):
+    with told_in_a_line("ddpm evaluate samples"):
         from ddpm_core import load
         from ddpm_core.evaluation.extractor import inception_extractor, names, wavelet_extractor
         from ddpm_core.evaluation.reference import read_reference

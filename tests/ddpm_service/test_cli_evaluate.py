@@ -1,4 +1,5 @@
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -30,10 +31,20 @@ def photographs(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def packed(photographs, tmp_path_factory):
+    """The photographs in a zip: aligned faces, two of each person."""
+    path = tmp_path_factory.mktemp("packed") / "faces.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for i, photograph in enumerate(sorted(photographs.iterdir())):
+            file.write(photograph, f"person{i // 2}_{i % 2}.png")
+    return path
+
+
 @pytest.fixture
 def evaluate(model, photographs, tmp_path):
     return lambda *arguments: ddpm(
-        *("evaluate", model, "--reference", photographs, "--out", tmp_path / "figures.json"),
+        *("evaluate", "samples", model, "--reference", photographs, "--out", tmp_path / "figures.json"),
         *("--num-images", 20, "--device", "cpu", "--dtype", "float32", *arguments),
     )
 
@@ -87,7 +98,7 @@ def test_without_a_number_of_steps_it_is_the_models_own(evaluate, tmp_path):
 def test_a_failure_is_one_clear_line_on_standard_error_and_exit_code_1(evaluate, arguments, says, tmp_path):
     result = evaluate(*arguments)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith("ddpm evaluate: ")
+    assert result.stderr.startswith("ddpm evaluate samples: ")
     assert says in result.stderr
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
@@ -101,6 +112,67 @@ def test_unreadable_images_of_the_reference_are_said(evaluate, photographs, tmp_
     result = evaluate("--reference", tmp_path / "data", "--num-inference-steps", "1")
     assert result.exit_code == 0
     assert result.stderr.startswith("1 files left out, the first: zz.png: ")
+
+
+@pytest.fixture
+def likeness(model, packed, tmp_path):
+    return lambda *arguments: ddpm(
+        *("evaluate", "likeness", model, "--targets", packed, "--reference", packed),
+        *("--out", tmp_path / "likeness.json", "--num-targets", 5, "--num-images", 4),
+        *("--methods", "none:2,likeness:2", "--person-pattern", r"^(.+)_\d\."),
+        *("--device", "cpu", "--dtype", "float32", *arguments),
+    )
+
+
+def test_likeness_prints_a_table_and_writes_it_as_figures_text_and_picture(likeness, tmp_path):
+    result = likeness()
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[0].split()[:4] == ["method", "calls", "n", "low-pass"]
+    assert [line.split()[:3] for line in lines[2:4]] == [["none:2", "2", "20"], ["likeness:2", "2", "20"]]
+    assert lines[4].startswith("toy 1.0 at 32 px, weights ")
+    assert lines[5:] == [str(tmp_path / f"likeness.{suffix}") for suffix in ("json", "md", "png")]
+    rows = json.loads((tmp_path / "likeness.json").read_text(encoding="utf-8"))["rows"]
+    assert [row["method"] for row in rows] == ["real", "none:2", "likeness:2"]
+    assert "| likeness:2 |" in (tmp_path / "likeness.md").read_text(encoding="utf-8")
+    assert size(tmp_path / "likeness.png")[0] > 800
+
+
+def test_likeness_called_again_goes_on_where_it_was(likeness, tmp_path):
+    likeness("--methods", "none:2")
+    before = json.loads((tmp_path / "likeness.json").read_text(encoding="utf-8"))["rows"]
+    assert likeness().exit_code == 0
+    assert json.loads((tmp_path / "likeness.json").read_text(encoding="utf-8"))["rows"][: len(before)] == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--methods", "none,blend"], "--methods: 'blend' is not one of: faithful, likeness, celebrity, pixel, none"),
+        (["--methods", "none:2000"], "num_inference_steps must be between 1 and the start level 1000."),
+        (["--num-images", "1"], "1 images of each of 5 targets with a face are too few to measure; at least 20"),
+        (["--num-images", "17"], "num_images must be in 1..16."),
+        (["--reference", "nowhere.zip"], "There is no folder, zip or list nowhere.zip."),
+        (["--targets", "nowhere.zip"], "There is no folder, zip or list nowhere.zip."),
+        (["--person-pattern", "(never)"], "No person has two photographs in the reference"),
+        (["--person-pattern", "("], "person_pattern: "),
+        (["--held-back"], "does not say that images were held back"),
+    ],
+)
+def test_a_likeness_that_fails_says_why_in_one_line(likeness, arguments, says, tmp_path):
+    result = likeness(*arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("ddpm evaluate likeness: ")
+    assert says in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_targets_that_holds_no_picture_is_said(likeness, tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = likeness("--targets", tmp_path / "empty")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "There are no images in" in result.stderr
 
 
 def size(path):
@@ -177,7 +249,7 @@ def test_a_picture_of_another_kind_is_wrong_usage(tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    [["evaluate"], *(["plot", name] for name in PLOTS)],
+    [["evaluate", "samples"], ["evaluate", "likeness"], *(["plot", name] for name in PLOTS)],
     ids=" ".join,
 )
 def test_help_shows_an_example(command):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -50,3 +52,18 @@ def toy_path(tmp_path_factory, write_toy_bundle) -> Path:
 @pytest.fixture(scope="session")
 def toy(toy_path) -> Pipeline:
     return load(toy_path, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def persons(tmp_path_factory) -> Path:
+    """A zip with 2 photographs of each of 40 persons: the same drawing, moved a little, in another light."""
+    path = tmp_path_factory.mktemp("persons") / "faces.zip"
+    random = np.random.default_rng(7)
+    with zipfile.ZipFile(path, "w") as file:
+        for person, picture in enumerate(draw(40, seed=3)):
+            for k in range(2):
+                moved = np.roll(picture, random.integers(-2, 3, 2), (0, 1)).astype(int) + random.integers(-25, 26)
+                kept = io.BytesIO()
+                Image.fromarray(moved.clip(0, 255).astype(np.uint8)).save(kept, "PNG")
+                file.writestr(f"lfw/Person_{person:02}_{k:04}.png", kept.getvalue())
+    return path

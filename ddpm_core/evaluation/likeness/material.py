@@ -1,0 +1,144 @@
+"""What is aimed at, and the real faces that are measured against: no person is in both."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddpm_core.data.collection import open_collection
+from ddpm_core.data.images import ImageSet
+from ddpm_core.data.split import groups
+from ddpm_core.errors import InvalidInput
+from ddpm_core.evaluation.likeness.copying import threshold
+from ddpm_core.evaluation.reference import Reference, choose, held_back_of, held_back_share, read_images
+from ddpm_core.pipeline import Pipeline
+from ddpm_core.pixels import Pixels, to_pixels, to_tensor
+
+PERSON_PATTERN = r"^lfw/(.+)_\d+\."
+_STRANGE = {"no_face", "animal_face"}
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A face to resemble.
+
+    Attributes:
+        name: of its file.
+        digest: SHA-256 of its file.
+        pixels: (H, H, 3) uint8, aligned.
+        face: False where alignment found no face of the model's domain; such a target is measured apart.
+        aligned: it came aligned, out of a zip or list.
+    """
+
+    name: str
+    digest: str
+    pixels: Pixels
+    face: bool = True
+    aligned: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """All pictures of a measurement.
+
+    Attributes:
+        targets: faces to resemble.
+        reference: real faces of other persons.
+        threshold: in grey levels at 32 px; an image nearer to its target is a copy.
+        person_pattern: by which persons were known.
+    """
+
+    targets: tuple[Target, ...]
+    reference: Reference
+    threshold: float
+    person_pattern: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of the targets."""
+        return hashlib.sha256("".join(target.digest for target in self.targets).encode()).hexdigest()[:16]
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(N, H, H, 3), of the targets."""
+        return np.stack([target.pixels for target in self.targets])
+
+
+def read_material(
+    targets: Sequence[Path],
+    reference: Path,
+    pipeline: Pipeline,
+    *,
+    num_targets: int | None = None,
+    held_back: float | None = None,
+    person_pattern: str = PERSON_PATTERN,
+) -> Material:
+    """Read what is measured.
+
+    Args:
+        targets: folders of photographs, which are decoded and aligned as the service does; zips or lists of pictures
+            that are aligned already.
+        reference: folder, zip or list of aligned faces, several of some persons.
+        pipeline: the model.
+        num_targets: so many of each zip or list, of different persons as far as possible; all unless said.
+        held_back: of zips, lists and the reference only this share, which training held back.
+        person_pattern: regular expression on the path; its first group names the person.
+
+    Raises:
+        InvalidInput: no pictures, pictures that cannot be read or are too small, no person with two photographs.
+    """
+    photographs = [target for path in targets if path.is_dir() for target in _photographs(path, pipeline)]
+    known = read_images(reference, pipeline.bundle)
+    limit = threshold(known, person_pattern)
+    aligned: list[Target] = []
+    for path in (path for path in targets if not path.is_dir()):
+        found = known if path.resolve() == reference.resolve() else read_images(path, pipeline.bundle)
+        aligned += _aligned(found, num_targets, held_back, person_pattern)
+    everything = (*photographs, *aligned)
+    belongs = groups(
+        [*(target.name for target in everything), *known.names],
+        [*(target.digest for target in everything), *known.digests],
+        person_pattern,
+    )
+    aimed_at = set(belongs[: len(everything)])
+    without = {i for i, group in enumerate(belongs[len(everything) :]) if group in aimed_at}
+    real = choose(known, held_back, person_pattern, without)
+    if held_back is not None and held_back != held_back_share(pipeline.bundle, wanted=False):
+        real = replace(real, part=f"{held_back:g} of it")  # the model may have seen them
+    return Material(everything, real, limit, person_pattern)
+
+
+def _photographs(folder: Path, pipeline: Pipeline) -> list[Target]:
+    collection = open_collection(folder)
+    targets = []
+    for name in collection.names:
+        data = collection.read(name)
+        try:
+            aimed = pipeline.aim(data)
+        except InvalidInput as error:
+            raise InvalidInput(
+                error.code, f"{name} in {folder}: {error.message}", field="targets", given=name
+            ) from None
+        face = not any(code in _STRANGE for code, _ in aimed.warnings)
+        pixels = to_pixels(to_tensor(aimed.pixels, pipeline.bundle.manifest.channels))
+        targets.append(Target(name, hashlib.sha256(data).hexdigest(), pixels, face))
+    return targets
+
+
+def _aligned(found: ImageSet, count: int | None, held_back: float | None, pattern: str) -> list[Target]:
+    indices = held_back_of(found, held_back, pattern)
+    belongs = groups(found.names, found.digests, pattern)
+    shuffled = np.random.default_rng(0).permutation(np.asarray(indices, dtype=np.int64)).tolist()
+    seen: dict[str, int] = defaultdict(int)
+    turn: dict[int, int] = {}
+    for i in shuffled:
+        turn[i] = seen[belongs[i]]
+        seen[belongs[i]] += 1
+    chosen = sorted(shuffled, key=lambda i: turn[i])[:count]  # each person's first image before any second
+    return [Target(found.names[i], found.digests[i], found.pixels[i], aligned=True) for i in chosen]
