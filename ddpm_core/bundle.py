@@ -47,6 +47,33 @@ class SamplingDefaults(BaseModel):
     num_inference_steps: int = Field(default=25, ge=1)
 
 
+class Gate(BaseModel):
+    """What `ddpm_core.gate` takes for usual: a line for each noise level, and how far usual pictures scatter."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    slopes: tuple[float, float, float]
+    offsets: tuple[float, float, float]
+    spread: float = Field(gt=0)
+    images: int = Field(ge=2)
+    source: str
+
+
+class Tone(BaseModel):
+    """Mean and standard deviation of each channel in usual pictures without detail, in [−1, 1]."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Statistics(BaseModel):
+    """What is usual for a model, as `ddpm evaluate gate` found; empty where nobody has looked yet."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    gate: Gate | None = None
+    tone: Tone | None = None
+
+
 class Manifest(BaseModel):
     """The contents of `bundle.json`."""
 
@@ -61,7 +88,7 @@ class Manifest(BaseModel):
     weights: Literal["ema", "raw"] = "ema"
     defaults: SamplingDefaults = SamplingDefaults()
     network: NetworkCode | None = None
-    statistics: dict[str, Any] = {}
+    statistics: Statistics = Statistics()
     provenance: dict[str, Any] = {}
     figures: dict[str, Any] = {}
     checksums: dict[str, str] = {}
@@ -163,6 +190,14 @@ def write_bundle(
     _write_json(path / MANIFEST, manifest.model_dump(mode="json", exclude_none=True))
     (path / "README.md").write_text(readme, encoding="utf-8")
     return read_bundle(path)
+
+
+def keep_statistics(path: Path, statistics: Statistics) -> None:
+    """Write statistics into a bundle's `bundle.json`; all else in it stays."""
+    manifest = read_bundle(path).manifest.model_copy(update={"statistics": statistics})
+    aside = path / f".{MANIFEST}.new"
+    _write_json(aside, manifest.model_dump(mode="json", exclude_none=True))
+    aside.replace(path / MANIFEST)  # whole or not at all
 
 
 def build_network(config: Mapping[str, Any], code: tuple[Path, str] | None = None) -> nn.Module:

@@ -242,13 +242,7 @@ class StepEngine:
         states = [outcome for outcome in outcomes if isinstance(outcome, SampleState)]
         if len(states) < len(outcomes):
             del self._jobs[request_id]
-            error = next(outcome for outcome in outcomes if isinstance(outcome, Exception))
-            # The kind and the place of the error, not its words: they may quote what was computed.
-            place = traceback.extract_tb(error.__traceback__)[-1:]
-            log.error("a request failed: %s in %s", type(error).__name__, [f"{f.name}:{f.lineno}" for f in place])
-            if _out_of_memory(error):
-                return [events.Failed("out_of_memory", "The device has too little memory for even one image.")]
-            return [events.Failed("generation_failed", "The model failed on this request; it may be tried again.")]
+            return [_failed(next(outcome for outcome in outcomes if isinstance(outcome, Exception)))]
         job.states = states
         now = self._clock()
         left = job.plan.calls - job.step
@@ -263,13 +257,26 @@ class StepEngine:
             ]
         if not left:
             del self._jobs[request_id]
-            kept = best(torch.stack([state.x for state in states]), job.plan.target, job.num_images)
+            images = torch.stack([state.x for state in states])
+            try:
+                kept = best(self.denoiser, images, states[0].target, job.num_images, rows=self.max_rows)
+            except Exception as error:
+                return [*happened, _failed(error)]
             happened += [events.Image(i, states[k].seed, to_pixels(states[k].x)) for i, k in enumerate(kept)]
             happened.append(events.End(job.started - job.admitted, now - job.started, job.plan.work))
         return happened
 
     def _learn(self, seconds_per_row: float) -> None:
         self.seconds_per_row += 0.1 * (seconds_per_row - self.seconds_per_row)
+
+
+def _failed(error: Exception) -> events.Failed:
+    # The kind and the place of the error, not its words: they may quote what was computed.
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    log.error("a request failed: %s in %s", type(error).__name__, [f"{f.name}:{f.lineno}" for f in place])
+    if _out_of_memory(error):
+        return events.Failed("out_of_memory", "The device has too little memory for even one image.")
+    return events.Failed("generation_failed", "The model failed on this request; it may be tried again.")
 
 
 @torch.inference_mode()

@@ -13,7 +13,8 @@ from ddpm_core.bundle import Bundle, read_bundle
 from ddpm_core.denoiser import Denoiser, fastest_dtype
 from ddpm_core.errors import InvalidInput
 from ddpm_core.faces import FaceFinder, Target, align, decode
-from ddpm_core.pixels import to_pixels
+from ddpm_core.gate import Judgement, denoising_errors, score
+from ddpm_core.pixels import to_pixels, to_tensor
 from ddpm_core.plan import Plan, make_plan
 from ddpm_core.sampling import advance
 
@@ -42,6 +43,14 @@ class Pipeline:
         """
         return align(decode(image), self.bundle.manifest.image_size, self.finder, align=align_to, face=face)
 
+    def judge(self, target: Target) -> Judgement:
+        """Say how strange a target is to the model, in one network call; only a bundle with statistics can score."""
+        gate = self.bundle.manifest.statistics.gate
+        if gate is None:
+            return Judgement(has_face=target.has_face)
+        image = to_tensor(target.pixels, self.bundle.manifest.channels)[None]
+        return Judgement(float(score(gate, *denoising_errors(self.denoiser, image))), target.has_face)
+
     def sample(
         self,
         num_images: int = 1,
@@ -61,14 +70,19 @@ class Pipeline:
         Returns:
             RGB pictures at the model's size, the one of seed `seed` first.
         """
-        target = None if image is None else self.aim(image).pixels
-        return self.run(make_plan(self.bundle, target, num_images=num_images, **how), on_step)
+        if image is None:
+            return self.run(make_plan(self.bundle, num_images=num_images, **how), on_step)
+        target = self.aim(image)
+        plan = make_plan(self.bundle, target.pixels, num_images=num_images, judgement=self.judge(target), **how)
+        return self.run(plan, on_step)
 
-    def run(self, plan: Plan, on_step: Callable[[], object] | None = None) -> list[Image.Image]:
-        """Carry a plan out: the served step, repeated."""
+    def run(
+        self, plan: Plan, on_step: Callable[[], object] | None = None, *, through_network: bool = False
+    ) -> list[Image.Image]:
+        """Carry a plan out: the served step, repeated; `through_network` as in `advance`."""
         states = [plan.start(self.denoiser.schedule, i).to(self.denoiser.device) for i in range(len(plan.seeds))]
         while not states[0].done:
-            states = advance(self.denoiser, states)
+            states = advance(self.denoiser, states, through_network=through_network)
             if on_step:
                 on_step()
         return [Image.fromarray(to_pixels(state.x)) for state in states]

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from ddpm_core.bundle import Bundle
 from ddpm_core.errors import InvalidInput
+from ddpm_core.gate import Judgement
 from ddpm_core.pixels import Pixels, to_tensor
 from ddpm_core.sampling import MAX_SEED, Sampler, SampleState, StepTable, build, ddim_raw, noise
 from ddpm_core.schedule import NoiseSchedule
+from ddpm_core.tone import pull
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -68,6 +70,8 @@ _CURVE = (
 RESEMBLANCE = {Mode.CELEBRITY: 0.25, Mode.LIKENESS: 0.5, Mode.FAITHFUL: 0.75}
 """The position on the curve that each mode names."""
 
+_UNJUDGED = Judgement()
+
 PIXEL_CALLS = 40
 PIXEL_LOSS_SCALE = 50.0
 
@@ -102,6 +106,7 @@ class Plan:
         shape: (C, H, W) of an image.
         target: (C, H, W) in [−1, 1]; None when unguided.
         parameters: what was asked for, defaults filled in; for the answer and inside the PNG.
+        warnings: (code, message) of what was decided for the user, or may disappoint.
     """
 
     table: StepTable
@@ -109,6 +114,7 @@ class Plan:
     shape: tuple[int, int, int]
     target: Tensor | None
     parameters: dict[str, Any]
+    warnings: tuple[tuple[str, str], ...] = ()
 
     @property
     def calls(self) -> int:
@@ -143,6 +149,7 @@ def make_plan(
     eta: float = 0.0,
     guidance_loss_scale: float = PIXEL_LOSS_SCALE,
     seed: int = -1,
+    judgement: Judgement = _UNJUDGED,
 ) -> Plan:
     """Plan one request.
 
@@ -158,6 +165,7 @@ def make_plan(
         eta: 0..1, for `ddim`.
         guidance_loss_scale: ≥ 0, for `pixel`.
         seed: 0..2³²−1, or −1 for a random one.
+        judgement: what `Pipeline.judge` said of the target; `auto` chooses by it.
 
     Raises:
         InvalidInput: a value outside its range, or a mode that needs a target and has none.
@@ -186,7 +194,12 @@ def make_plan(
         raise ValueError(f"target {target.shape} is not {manifest.image_size} px square with 3 channels")
     if sampler is not None:
         sampler = _member(Sampler, sampler, "sampler")
+    warnings: tuple[tuple[str, str], ...] = ()
     y = to_tensor(target, manifest.channels) if target is not None and mode is not Mode.NONE else None
+    if y is not None:
+        mode, warnings = _settle(mode, resemblance, judgement)
+        if judgement.is_strange and manifest.statistics.tone is not None and mode is not Mode.PIXEL:
+            y = pull(y, manifest.statistics.tone)
     first = secrets.randbelow(MAX_SEED + 1) if seed == -1 else seed
     seeds = tuple((first + i) % (MAX_SEED + 1) for i in range(num_images))
     parameters: dict[str, Any] = {"num_images": num_images, "mode": str(mode), "seed": first}
@@ -213,7 +226,22 @@ def make_plan(
             table = _low_pass_table(bundle, point, sampler, num_inference_steps, eta)
         parameters |= {"sampler": str(sampler), "eta": eta}
     parameters["num_inference_steps"] = len(table)
-    return Plan(table, seeds, bundle.shape, y, parameters)
+    return Plan(table, seeds, bundle.shape, y, parameters, warnings)
+
+
+def _settle(mode: Mode, resemblance: float | None, judgement: Judgement) -> tuple[Mode, tuple[tuple[str, str], ...]]:
+    """Choose for `auto`, unless a resemblance says it already; say why, and what may disappoint."""
+    chosen, does = mode, f"mode {mode} is kept as asked for."
+    if resemblance is not None:
+        does = f"resemblance {resemblance:g} is kept as asked for."
+    elif mode is Mode.AUTO:
+        chosen = Mode.CELEBRITY if judgement.is_strange or judgement.has_face is False else Mode.LIKENESS
+        does = f"mode {chosen} is used, which follows it less closely."
+    if judgement.is_strange:
+        return chosen, (("strange_target", f"The picture is unlike those that the model was made for: {does}"),)
+    if judgement.has_face is False and mode is Mode.AUTO and chosen is not mode:
+        return chosen, (("no_face_to_follow", f"There is no face to follow: {does}"),)
+    return chosen, ()
 
 
 def _low_pass_table(bundle: Bundle, point: CurvePoint, sampler: Sampler, calls: int | None, eta: float) -> StepTable:

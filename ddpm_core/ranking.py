@@ -4,17 +4,35 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ddpm_core.denoiser import Denoiser
+from ddpm_core.gate import denoising_errors
 from ddpm_core.guidance import low_pass
 
 _CELLS = 16
+_SIGMA = 1.1  # where the error told faces from other pictures best
 
 
-def best(images: Tensor, target: Tensor | None, keep: int) -> list[int]:
-    """Give the indices of the `keep` images (B, C, H, W) nearest to `target` (C, H, W) at 16 × 16 cells, nearest first.
+def best(denoiser: Denoiser, images: Tensor, target: Tensor | None, keep: int, *, rows: int) -> list[int]:
+    """Give the indices of the `keep` images that are most like the target and most like what the model knows.
 
-    All of them, or without a target: the first `keep`, in their own order.
+    The score is the sum of two z-scores over the K images, lower is better: of ln of the mean squared distance to the
+    target at 16 × 16 cells, and of how much worse than usual the model denoises the image (`ddpm_core.gate`).
+
+    Args:
+        denoiser: the model; called once for every image, but not when all are kept or there is no target.
+        images: (K, C, H, W), finished.
+        target: (C, H, W); None for unguided images, of which the first are kept, in their own order.
+        keep: how many.
+        rows: images in one network call.
     """
     if target is None or keep >= len(images):
         return list(range(keep))
-    distance = low_pass(images.clamp(-1, 1) - target, _CELLS).square().flatten(1).mean(1)
-    return distance.argsort(stable=True)[:keep].tolist()
+    images = images.clamp(-1, 1)
+    distance = low_pass(images - target, _CELLS).square().flatten(1).mean(1).clamp(min=1e-12).log().cpu()
+    model, plain = denoising_errors(denoiser, images, (_SIGMA,), rows=rows)
+    score = _z(distance) + _z((model - plain)[:, 0])
+    return score.argsort(stable=True)[:keep].tolist()
+
+
+def _z(values: Tensor) -> Tensor:
+    return (values - values.mean()) / values.std().clamp(min=1e-6)

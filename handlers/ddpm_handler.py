@@ -25,6 +25,7 @@ from ddpm_api.render import JSON, Kind, Offer
 from ddpm_core import events
 from ddpm_core.engine import Busy
 from ddpm_core.errors import InvalidInput
+from ddpm_core.gate import Judgement
 from ddpm_core.plan import make_plan
 from handlers.answer import About, Answer, describe_target
 from handlers.intake import Arrival, over_grpc, read, request_id
@@ -150,8 +151,8 @@ class Handler:
         if request.image is not None:
             aim = self.pipeline.aim(request.image, align_to=str(request.align), face=request.face)
             target = describe_target(aim, with_picture=request.return_target)
-            notices = (Notice(code=code, message=message) for code, message in aim.warnings)
-            about = replace(about, target=target, warnings=(*request.warnings, *notices))
+            found = (Notice(code=code, message=message) for code, message in aim.warnings)
+            about = replace(about, target=target, warnings=(*request.warnings, *found))
         if request.detect_only:
             answer = Answer(rendering, about, is_whole=is_whole)
             answer.tell_faces(time.monotonic() - begin)
@@ -167,6 +168,7 @@ class Handler:
             eta=request.eta,
             guidance_loss_scale=request.guidance_loss_scale,
             seed=request.seed,
+            judgement=Judgement() if aim is None else self.pipeline.judge(aim),
         )
         self.engine.admit(
             key,
@@ -179,7 +181,9 @@ class Handler:
         if aim is not None:
             used["face"] = aim.face
         parameters = {name: value for name, value in used.items() if value is not None}
-        about = replace(about, parameters=parameters, rows=len(plan.seeds), calls=plan.calls)
+        notices = [Notice(code=code, message=message) for code, message in plan.warnings]
+        warnings = (*about.warnings, *notices)
+        about = replace(about, parameters=parameters, warnings=warnings, rows=len(plan.seeds), calls=plan.calls)
         if request.preview_every and not rendering.streams:
             notice = Notice(code="no_effect", message="preview_every: no effect, the answer is not a stream.")
             about = replace(about, warnings=(*about.warnings, notice))

@@ -22,10 +22,12 @@ CORE = {
     "faces": {"errors"},
     "sampling": {"denoiser", "guidance", "schedule"},
     "bundle": {"denoiser", "errors", "schedule", "unet"},
-    "plan": {"bundle", "errors", "pixels", "sampling", "schedule"},
-    "ranking": {"guidance"},
+    "gate": {"bundle", "denoiser", "guidance", "sampling"},
+    "tone": {"bundle", "guidance"},
+    "plan": {"bundle", "errors", "gate", "pixels", "sampling", "schedule", "tone"},
+    "ranking": {"denoiser", "gate", "guidance"},
     "engine": {"denoiser", "errors", "events", "pixels", "plan", "ranking", "sampling", "timing"},
-    "pipeline": {"bundle", "denoiser", "errors", "faces", "pixels", "plan", "sampling"},
+    "pipeline": {"bundle", "denoiser", "errors", "faces", "gate", "pixels", "plan", "sampling"},
 }
 """Module of the core → what of the core it may import. Training, evaluation and data may import all of it."""
 SUPPORT = {"training", "evaluation", "data", "importers"}

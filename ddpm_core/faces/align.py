@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -32,6 +32,7 @@ class Target:
         faces: the faces found, largest first; empty when none was looked for.
         face: the index of the chosen face, or None.
         warnings: (code, message) of what was done otherwise than asked.
+        has_face: whether a face of the model's domain was found; None where none was looked for.
     """
 
     pixels: NDArray[np.uint8]
@@ -40,6 +41,7 @@ class Target:
     faces: tuple[Face, ...] = ()
     face: int | None = None
     warnings: tuple[tuple[str, str], ...] = ()
+    has_face: bool | None = None
 
 
 def align(picture: Picture, size: int, finder: FaceFinder, *, align: str = "auto", face: int | None = None) -> Target:
@@ -113,14 +115,16 @@ def _align_face(
     if not faces:
         if finder.domain != "any":
             notes.append(("no_face", "No face was found: the middle of the picture is used."))
-        return _crop(picture, size, (0, 0, picture.width, picture.height), notes)
+        cropped = _crop(picture, size, (0, 0, picture.width, picture.height), notes)
+        return replace(cropped, has_face=None if finder.domain == "any" else False)
     if face is None and len(faces) > 1:
         notes.append(("several_faces", f"{len(faces)} faces were found: the largest is used; choose another by face."))
     chosen = faces[face or 0]
-    if finder.domain == "human_face" and chosen.kind != "human":
+    is_animal = finder.domain == "human_face" and chosen.kind != "human"
+    if is_animal:
         notes.append(("animal_face", "No human face was found: an animal's face is used."))
     quad = face_quad(chosen)
-    return Target(_warp(picture, size, quad), _bounds(quad), quad, faces, face or 0, tuple(notes))
+    return Target(_warp(picture, size, quad), _bounds(quad), quad, faces, face or 0, tuple(notes), not is_animal)
 
 
 def _crop(picture: Picture, size: int, box: Box, notes: list[tuple[str, str]]) -> Target:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddpm_core.denoiser import Denoiser
-from ddpm_core.guidance import low_pass_displacement, pixel_displacement
+from ddpm_core.guidance import low_pass_displacement, pixel_displacement, pixel_displacement_through
 from ddpm_core.sampling.noise import noise
 from ddpm_core.sampling.table import COLUMNS, StepTable
 
@@ -47,12 +47,14 @@ class SampleState:
 
 
 @torch.inference_mode()
-def advance(denoiser: Denoiser, states: Sequence[SampleState]) -> list[SampleState]:
+def advance(denoiser: Denoiser, states: Sequence[SampleState], *, through_network: bool = False) -> list[SampleState]:
     """Make one network call for every state; rows may differ in all but shape. Inputs are left untouched.
 
     Args:
         denoiser: the network.
         states: none of them done; x of equal shape (C, H, W).
+        through_network: take the gradient of pixel guidance through the network, at the price of a second call and
+            its gradient; too slow and too hungry to serve.
 
     Returns:
         The states one call further, in the same order.
@@ -80,7 +82,13 @@ def advance(denoiser: Denoiser, states: Sequence[SampleState]) -> list[SampleSta
         )
         x_next[guided] += _each(column["shift"][guided]) * delta
     if guided := rows[:, COLUMNS.index("pixel")].nonzero()[0].tolist():
-        delta = pixel_displacement(r[guided], _targets(states, guided), column["pixel"][guided])
+        targets, steps = _targets(states, guided), column["pixel"][guided]
+        if through_network:
+            at = level[guided]
+            signal = torch.tensor(denoiser.schedule.alpha_bar[at.cpu().numpy()] ** 0.5).to(x)
+            delta = pixel_displacement_through(lambda x: denoiser(x, at.clone()), x[guided], targets, steps, signal)
+        else:
+            delta = pixel_displacement(r[guided], targets, steps)
         x_next[guided] += _each(column["shift"][guided]) * delta
 
     return [replace(state, x=x_next[i], position=state.position + 1, x0_prev=x0[i]) for i, state in enumerate(states)]

@@ -25,6 +25,10 @@ def sample(
     sampler: Annotated[Sampler | None, typer.Option(help="From noise to picture. (default: dpmpp_2m)")] = None,
     num_inference_steps: Annotated[int | None, typer.Option(help="Network calls. (default: by mode)")] = None,
     eta: Annotated[float, typer.Option(help="0..1, for ddim.")] = 0.0,
+    guidance_loss_scale: Annotated[float, typer.Option(help="Strength of mode pixel.")] = 50.0,
+    through_network: Annotated[
+        bool, typer.Option("--through-network", help="Mode pixel with its gradient through the network: slow.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the first image, or -1 for a random one; image i has seed + i.")] = -1,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. (default: the best there is)")] = None,
     dtype: Annotated[
@@ -40,10 +44,16 @@ def sample(
         import numpy as np
 
         from ddpm_core import load
+        from ddpm_core.errors import InvalidInput
         from ddpm_core.faces import encode
+        from ddpm_core.gate import Judgement
         from ddpm_core.plan import MAX_IMAGES, make_plan
         from ddpm_core.sampling import MAX_SEED
 
+        if through_network and mode is not Mode.PIXEL:
+            raise InvalidInput(
+                "conflict", "--through-network is for --mode pixel.", field="through_network", allowed="with mode pixel"
+            )
         pipeline = load(bundle, device=device, dtype=dtype)
         target = None if image is None else pipeline.aim(image.read_bytes())
         how: dict[str, Any] = {
@@ -52,10 +62,11 @@ def sample(
             "sampler": sampler,
             "num_inference_steps": num_inference_steps,
             "eta": eta,
+            "guidance_loss_scale": guidance_loss_scale,
+            "judgement": pipeline.judge(target) if target else Judgement(),
         }
         console = Console(stderr=True)
-        for _, message in target.warnings if target else ():
-            console.print(message, style="yellow")
+        warned = target.warnings if target else ()
         pictures: list[bytes] = []
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
         with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
@@ -63,8 +74,10 @@ def sample(
             while len(pictures) < num_images:
                 size = min(MAX_IMAGES, num_images - len(pictures))
                 plan = make_plan(pipeline.bundle, target.pixels if target else None, num_images=size, seed=seed, **how)
+                for _, message in (*warned, *plan.warnings) if not pictures else ():
+                    console.print(message, style="yellow")
                 progress.update(task, total=plan.calls * -(-num_images // MAX_IMAGES))
-                made = pipeline.run(plan, on_step=lambda: progress.advance(task))
+                made = pipeline.run(plan, on_step=lambda: progress.advance(task), through_network=through_network)
                 for its_seed, picture in zip(plan.seeds, made, strict=True):
                     about = {**plan.parameters, "seed": its_seed, "num_images": 1}
                     pictures.append(encode(np.asarray(picture), "png", about))

@@ -15,9 +15,9 @@ from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.engine import Busy, StepEngine, measure_max_rows
 from ddpm_core.errors import InvalidInput
 from ddpm_core.events import Event
-from ddpm_core.guidance import low_pass
 from ddpm_core.pixels import to_pixels, to_tensor
 from ddpm_core.plan import Plan, make_plan
+from ddpm_core.ranking import best
 from ddpm_core.sampling import sample
 
 from .conftest import TinyNetwork
@@ -186,20 +186,34 @@ def test_previews_come_at_intervals_and_show_every_image(make: MakeEngine, plan:
     assert previews[0].pixels.shape == (16, 16, 3)
 
 
-def test_the_best_of_k_are_kept_nearest_first(make: MakeEngine, tiny_bundle: Bundle, target: np.ndarray) -> None:
+def test_the_best_of_k_are_kept_best_first(make: MakeEngine, tiny_bundle: Bundle, target: np.ndarray) -> None:
     wide = make_plan(tiny_bundle, target, num_images=6, seed=0, resemblance=0.1)
     engine = make()
     engine.admit("two", wide, num_images=2)
     engine.admit("all", wide)
     happened = list(run(engine))
     two, everything = ([e for e in of(happened, who) if isinstance(e, events.Image)] for who in ("two", "all"))
-    aim = low_pass(to_tensor(target)[None], 16)
-
-    def distance(image: events.Image) -> float:
-        return float((low_pass(to_tensor(image.pixels)[None], 16) - aim).square().mean())
-
+    finished = torch.stack([to_tensor(image.pixels) for image in everything])
     assert [image.index for image in two] == [0, 1]
-    assert [image.seed for image in two] == [image.seed for image in sorted(everything, key=distance)[:2]]
+    ranked = best(engine.denoiser, finished, wide.target, 2, rows=4)
+    assert [image.seed for image in two] == [everything[i].seed for i in ranked]
+
+
+def test_a_ranking_that_fails_ends_its_own_request_alone(
+    make: MakeEngine, plan: MakePlan, network: FakeNetwork, tiny_bundle: Bundle, target: np.ndarray
+) -> None:
+    def fail(x: Tensor, level: Tensor) -> None:
+        if (level == network_level).any():
+            raise RuntimeError("poison")
+
+    engine = make()
+    network_level = engine.denoiser.schedule.level_at(1.1, 16)
+    network.check = fail
+    engine.admit("ranked", make_plan(tiny_bundle, target, num_images=3, resemblance=0.1, seed=0), num_images=1)
+    engine.admit("plain", plan(steps=3))
+    happened = list(run(engine))
+    assert [e.code for e in of(happened, "ranked") if isinstance(e, events.Failed)] == ["generation_failed"]
+    assert isinstance(of(happened, "plain")[-1], events.End)
 
 
 # Level 800 is met by plans of five steps and not by those of three: that is how a row is poisoned below.

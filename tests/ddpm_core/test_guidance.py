@@ -13,7 +13,12 @@ from torch import Tensor
 
 from ddpm_core import schedule
 from ddpm_core.denoiser import Denoiser, Prediction
-from ddpm_core.guidance import low_pass, low_pass_displacement, pixel_displacement
+from ddpm_core.guidance import (
+    low_pass,
+    low_pass_displacement,
+    pixel_displacement,
+    pixel_displacement_through,
+)
 from ddpm_core.sampling import SampleState, advance, ddim_raw, noise
 
 from .conftest import TinyNetwork
@@ -126,3 +131,39 @@ def test_pixel_guidance_is_the_course_loop_written_from_its_equations() -> None:
         x = np.sqrt(b) * (r + delta).clamp(-1, 1) + np.sqrt(1 - b) * e
         (state,) = advance(denoiser, [state])
         assert float((state.x - x).abs().max()) < 1e-9
+
+
+def test_the_variant_through_the_network_follows_the_gradient_that_differences_give() -> None:
+    """One step of the course's loop with x in front of the network, its gradient by central differences."""
+    cosine = schedule.cosine()
+    denoiser = Denoiser(TinyNetwork().double(), cosine, Prediction.EPSILON, dtype=torch.float64)
+    random = torch.Generator().manual_seed(3)
+    x = 0.5 * torch.randn(2, 3, 4, 4, generator=random, dtype=torch.float64)
+    y = torch.rand(2, 3, 4, 4, generator=random, dtype=torch.float64) * 2 - 1
+    level, s, m = torch.tensor([300, 120]), 5.0, 48
+    a = torch.tensor(cosine.alpha_bar[level.numpy()])
+
+    def loss(x: Tensor) -> Tensor:
+        return s * (denoiser(x, level).clamp(-1, 1) - y).abs().flatten(1).mean(1)
+
+    gradient = torch.empty_like(x)
+    for place in np.ndindex(3, 4, 4):
+        bump = torch.zeros_like(x)
+        bump[(slice(None), *place)] = 1e-6
+        gradient[(slice(None), *place)] = (loss(x + bump) - loss(x - bump)) / 2e-6
+    r = denoiser(x, level)
+    wanted = (r - gradient / a.sqrt().view(-1, 1, 1, 1)).clamp(-1, 1) - r.clamp(-1, 1)
+    with torch.inference_mode():  # as the tick does
+        delta = pixel_displacement_through(lambda x: denoiser(x, level), x, y, s / (m * a), a.sqrt())
+    assert (delta - wanted).abs().max() < 1e-6
+    assert delta.abs().max() > 0.01
+
+
+def test_both_variants_agree_where_the_noise_does_not_depend_on_the_image() -> None:
+    cosine = schedule.cosine()
+    x, y = torch.linspace(-0.6, 0.6, 48).view(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
+    a = torch.tensor(cosine.alpha_bar[[400]], dtype=torch.float32)
+    predict = lambda x: (x - (1 - a).sqrt() * 0.1) / a.sqrt()  # noqa: E731
+    step = 0.2 / a
+    through = pixel_displacement_through(predict, x, y, step, a.sqrt())
+    assert torch.allclose(through, pixel_displacement(predict(x), y, step), atol=1e-6)

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from ddpm_core import schedule
-from ddpm_core.bundle import Bundle, Manifest
+from ddpm_core.bundle import Bundle, Manifest, Statistics, Tone
 from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.errors import InvalidInput
+from ddpm_core.gate import Judgement
 from ddpm_core.pixels import to_tensor
-from ddpm_core.plan import RESEMBLANCE, curve, make_plan
+from ddpm_core.plan import RESEMBLANCE, Mode, curve, make_plan
 from ddpm_core.sampling import sample
 from ddpm_core.schedule import NoiseSchedule
+from ddpm_core.tone import pull
 
 from .conftest import GaussianDenoiser
 
@@ -171,3 +173,54 @@ def test_targets_keep_their_colours_on_the_way_to_a_tensor(target: np.ndarray) -
 
     assert np.array_equal(to_pixels(to_tensor(target)), target)
     assert torch.equal(to_tensor(target)[:, 0, 0], torch.tensor([-1.0, 1.0, -1.0]))
+
+
+def test_auto_follows_a_usual_face_closely(tiny_bundle: Bundle, target: np.ndarray) -> None:
+    for judgement in (Judgement(), Judgement(score=0.3, has_face=True), Judgement(score=0.3)):
+        plan = make_plan(tiny_bundle, target, mode="auto", judgement=judgement)
+        assert (plan.parameters["mode"], plan.parameters["resemblance"]) == ("likeness", RESEMBLANCE[Mode.LIKENESS])
+        assert plan.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("judgement", "code"),
+    [
+        (Judgement(score=9.0, has_face=True), "strange_target"),
+        (Judgement(score=9.0, has_face=False), "strange_target"),
+        (Judgement(has_face=False), "no_face_to_follow"),
+    ],
+)
+def test_auto_follows_a_strange_target_less_closely_and_says_why(
+    tiny_bundle: Bundle, target: np.ndarray, judgement: Judgement, code: str
+) -> None:
+    plan = make_plan(tiny_bundle, target, mode="auto", judgement=judgement)
+    assert (plan.parameters["mode"], plan.parameters["resemblance"]) == ("celebrity", RESEMBLANCE[Mode.CELEBRITY])
+    ((said, message),) = plan.warnings
+    assert said == code
+    assert "celebrity" in message
+
+
+def test_what_was_asked_for_is_kept_and_only_warned_about(tiny_bundle: Bundle, target: np.ndarray) -> None:
+    strange = Judgement(score=9.0, has_face=False)
+    faithful = make_plan(tiny_bundle, target, mode="faithful", judgement=strange)
+    assert faithful.parameters["resemblance"] == RESEMBLANCE[Mode.FAITHFUL]
+    assert [code for code, _ in faithful.warnings] == ["strange_target"]
+    placed = make_plan(tiny_bundle, target, resemblance=0.9, judgement=strange)
+    assert placed.parameters["resemblance"] == 0.9
+    assert [code for code, _ in placed.warnings] == ["strange_target"]
+    assert make_plan(tiny_bundle, target, mode="none", judgement=strange).warnings == ()
+
+
+def test_only_a_strange_target_is_drawn_to_the_tone_that_the_model_knows(
+    tiny_bundle: Bundle, target: np.ndarray
+) -> None:
+    tone = Tone(mean=(0.5, 0.5, 0.5), std=(0.1, 0.1, 0.1))
+    manifest = tiny_bundle.manifest.model_copy(update={"statistics": Statistics(tone=tone)})
+    bundle = replace(tiny_bundle, manifest=manifest)
+    usual, strange = (
+        make_plan(bundle, target, mode="celebrity", judgement=Judgement(score=score)).target for score in (0.0, 9.0)
+    )
+    assert usual is not None
+    assert strange is not None
+    assert torch.equal(usual, to_tensor(target))
+    assert torch.equal(strange, pull(to_tensor(target), tone))
