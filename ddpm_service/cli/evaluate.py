@@ -10,11 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ddpm_service.cli.evaluate_gate import gate
 from ddpm_service.cli.evaluate_likeness import likeness
 from ddpm_service.cli.failure import told_in_a_line
 
-app = typer.Typer(help="Measure a model: samples, likeness.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Measure a model: samples, likeness, gate.", no_args_is_help=True, rich_markup_mode=None)
 app.command()(likeness)
+app.command()(gate)
 
 Samplers = Annotated[str, typer.Option(help="One or more of ddpm, ddim, dpmpp_2m, with commas.")]
 Steps = Annotated[str | None, typer.Option(help="Network calls, one or more, with commas. (default: the model's own)")]

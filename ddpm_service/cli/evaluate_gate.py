@@ -1,0 +1,60 @@
+"""`ddpm evaluate gate`: what is usual for a model, so that mode `auto` can tell what is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ddpm_service.cli.failure import told_in_a_line
+
+_CALLS = 10  # as good as many, in a sampler of second order
+
+
+def gate(
+    bundle: Annotated[Path, typer.Argument(help="The model: a folder with bundle.json, which is written to.")],
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Real images of its kind: folder, zip or list. Without, the model's own samples."),
+    ] = None,
+    held_back: Annotated[
+        bool, typer.Option("--held-back", help="Only those images of the reference that training held back.")
+    ] = False,
+    num_images: Annotated[int, typer.Option(help="How many are looked at.")] = 400,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. (default: the best there is)")] = None,
+) -> None:
+    """Find out what is usual for a model and keep it in bundle.json; mode auto then knows a strange picture.
+
+    Example: ddpm evaluate gate models/faces-64/1.0 --reference faces64.zip --held-back
+    """
+    with told_in_a_line("ddpm evaluate gate"):
+        from ddpm_core import load
+        from ddpm_core.bundle import keep_statistics
+        from ddpm_core.errors import InvalidInput
+        from ddpm_core.evaluation.draw import draw
+        from ddpm_core.evaluation.reference import read_reference
+        from ddpm_core.evaluation.usual import usual
+        from ddpm_core.sampling import Sampler
+
+        if held_back and reference is None:
+            raise InvalidInput("conflict", "--held-back needs --reference.", field="held_back", given=True)
+        pipeline = load(bundle, device=device)
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
+        with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
+            if reference is None:
+                task = progress.add_task("sampling", total=num_images)
+                seeds = range(num_images)
+                pixels = draw(pipeline, Sampler.DPMPP_2M, _CALLS, seeds, lambda n: progress.advance(task, n))
+                source = f"{num_images} of its own samples"
+            else:
+                real = read_reference(reference, pipeline.bundle, held_back=held_back)
+                pixels = real.pixels[:num_images]
+                source = f"{len(pixels)} images of {reference.name} ({real.part}, {real.fingerprint})"
+            look = progress.add_task("looking", total=len(pixels))
+            statistics = usual(pipeline, pixels, source, lambda n: progress.advance(look, n))
+        keep_statistics(bundle, statistics)
+        typer.echo(f"{bundle}: the gate knows {source}")
