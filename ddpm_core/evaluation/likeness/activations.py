@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from ddpm_core.sampling import noise
 
 NAME = "denoiser"
 SIGMA_256 = 1.0
+_AT_ONCE = 8  # on a CPU larger batches are slower
 
 
 def denoiser_extractor(pipeline: Pipeline) -> Extractor:
@@ -30,6 +31,9 @@ def denoiser_extractor(pipeline: Pipeline) -> Extractor:
     stage = deepest(denoiser.network, lambda: denoiser(z[None], torch.tensor([level], device=denoiser.device)))
 
     def run(pixels: Tensor) -> Tensor:
+        return torch.cat([few(part) for part in pixels.split(_AT_ONCE)])
+
+    def few(pixels: Tensor) -> Tensor:
         clean = torch.stack([to_tensor(picture, shape[0]) for picture in pixels.cpu().numpy()]).to(denoiser.device)
         both = torch.cat([clean, clean.flip(-1)])
         caught: list[Tensor] = []
@@ -46,7 +50,7 @@ def denoiser_extractor(pipeline: Pipeline) -> Extractor:
 
 
 @torch.inference_mode()
-def deepest(network: nn.Module, call: Any) -> nn.Module:
+def deepest(network: nn.Module, call: Callable[[], object]) -> nn.Module:
     """Give the last module of a network whose output is a picture of the smallest side in it.
 
     Args:

@@ -26,6 +26,11 @@ def of_the_origin(row: Row) -> bool:
     return row.get("mode") == Mode.PIXEL
 
 
+def of_no_mode(row: Row) -> bool:
+    """Say whether a row is of a point of its own, beside the curve."""
+    return "sigma_start" in row and "resemblance" not in row
+
+
 def by_strength(rows: Sequence[Row]) -> list[Row]:
     """Give the origin's rows, the weakest guidance first."""
     return sorted((row for row in made(rows) if of_the_origin(row)), key=lambda row: row["guidance_loss_scale"])

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from ddpm_core.bundle import Bundle
 from ddpm_core.errors import InvalidInput
 from ddpm_core.pixels import Pixels
-from ddpm_core.plan import CurvePoint, Mode, Plan, make_plan
+from ddpm_core.plan import CurvePoint, Mode, Plan, curve, make_plan
 
 DEFAULT = "none,celebrity,likeness,faithful,pixel:10/20/50"
 MODES = tuple(mode for mode in Mode if mode is not Mode.AUTO)  # `auto` takes one of the others
@@ -44,11 +44,12 @@ class Method:
         return make_plan(bundle, target, num_images=num_images, seed=seed, **self.how)
 
     def settings(self, bundle: Bundle, target: Pixels) -> dict[str, Any]:
-        """Give all that decides what the method makes, as numbers and words."""
+        """Give all that decides what the method makes, in numbers and words; of a mode also its place on the curve."""
         used = self.plan(bundle, target, 1, 0).parameters
-        point = self.how.get("point")
         settings = {key: value for key, value in used.items() if key not in ("num_images", "seed")}
-        return {"method": self.name, **settings, **(asdict(point) if point else {})}
+        point = self.how.get("point") or (curve(used["resemblance"]) if "resemblance" in used else None)
+        numbers = {key: value for key, value in asdict(point).items() if key != "calls"} if point else {}
+        return {"method": self.name, **settings, **numbers}
 
 
 def parse_methods(text: str) -> list[Method]:

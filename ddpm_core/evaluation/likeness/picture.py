@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ddpm_core.evaluation.likeness.frontier import ALIKE, REALISTIC, by_strength, copies, frontier, made, of_the_origin
+from ddpm_core.evaluation.likeness.frontier import (
+    ALIKE,
+    REALISTIC,
+    by_strength,
+    copies,
+    frontier,
+    made,
+    of_no_mode,
+    of_the_origin,
+)
 from ddpm_core.evaluation.plots import new_figure, save
 from ddpm_core.evaluation.sweep import REAL
 from ddpm_core.evaluation.table import Row
@@ -20,7 +29,7 @@ def draw_likeness(rows: Sequence[Row], out: Path) -> None:
     shown = made(rows)
     everything = f"{ALIKE}_all"
     for row in shown:
-        colour = _ORIGIN if of_the_origin(row) else _POINT if "sigma_start" in row else _OURS
+        colour = _ORIGIN if of_the_origin(row) else _POINT if of_no_mode(row) else _OURS
         x = row[everything] if copies(row) else row[ALIKE]
         axes.plot(x, row[REALISTIC], "x" if copies(row) else "o", color=colour, markersize=7, zorder=3)
         axes.annotate(
