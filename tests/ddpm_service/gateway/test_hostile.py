@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 
@@ -21,6 +22,13 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    """Leave at once, also with what was not sent yet."""
+    writer.transport.abort()
+    with suppress(OSError):
+        await writer.wait_closed()
+
+
 async def raw(house, *pieces: bytes, pause: float = 0) -> tuple[int, dict[str, str], bytes]:
     """Send bytes as they are; return the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
@@ -33,7 +41,7 @@ async def raw(house, *pieces: bytes, pause: float = 0) -> tuple[int, dict[str, s
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in head[1:] if line)}
         return int(head[0].split()[1]), headers, await reader.readexactly(int(headers["content-length"]))
     finally:
-        writer.close()
+        await hang_up(writer)
 
 
 @pytest.mark.parametrize("path", ["/predictions/faces", "/v1/images/generations", "/generate", "/v1/models", "/config"])
@@ -114,7 +122,7 @@ async def test_uploads_together_are_bounded(open_house):
         assert (status, headers["retry-after"]) == (503, "5")
         async with house.client.post("/predictions/faces", json={}) as response:
             assert response.status == 200
-        writer.close()
+        await hang_up(writer)
         await asyncio.sleep(0.1)
         async with house.client.post("/predictions/faces", data=b"x" * 1000_000) as response:
             assert response.status == 200
@@ -138,7 +146,7 @@ async def test_a_head_that_trickles_is_cut(house, monkeypatch):
         await asyncio.sleep(0.02)
     else:
         pytest.fail("it waits for ever")
-    writer.close()
+    await hang_up(writer)
 
 
 async def test_a_connection_is_kept_for_the_next_request(house):
@@ -152,7 +160,7 @@ async def test_a_connection_is_kept_for_the_next_request(house):
         length = int(answer.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
         await reader.readexactly(length)
         await reader.readexactly(0)
-    writer.close()
+    await hang_up(writer)
     assert len(house.upstream.paths) == 3
 
 
