@@ -17,7 +17,7 @@ from ddpm_service.cli.plot import app as plot
 from ddpm_service.cli.sample import sample
 from ddpm_service.cli.serve import serve
 from ddpm_service.cli.train import export, prepare, resume, train
-from ddpm_service.spin import spin_briefly
+from ddpm_service.environment import settle
 
 app = typer.Typer(
     name="ddpm",
@@ -38,7 +38,7 @@ app.add_typer(models, name="models", help="What is served: list, describe, regis
 
 def main() -> None:
     """Run `ddpm`; Ctrl-C ends it with 130."""
-    spin_briefly()
+    settle()
     try:
         app()
     except KeyboardInterrupt:

