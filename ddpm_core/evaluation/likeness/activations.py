@@ -31,7 +31,7 @@ def denoiser_extractor(pipeline: Pipeline) -> Extractor:
     stage = deepest(denoiser.network, lambda: denoiser(z[None], torch.tensor([level], device=denoiser.device)))
 
     def run(pixels: Tensor) -> Tensor:
-        return torch.cat([few(part) for part in pixels.split(_AT_ONCE)])
+        return torch.cat([few(part) for part in torch.split(pixels, _AT_ONCE)])
 
     def few(pixels: Tensor) -> Tensor:
         clean = torch.stack([to_tensor(picture, shape[0]) for picture in pixels.cpu().numpy()]).to(denoiser.device)

@@ -56,6 +56,7 @@ def draw_likeness(rows: Sequence[Row], out: Path) -> None:
         xlabel="low-pass distance to the target at 16 cells   (left: more alike)",
         ylabel="kernel distance to real faces in the model's own features   (down: more real)",
     )
+    axes.margins(x=0.12)  # room for the words beside the points
     axes.grid(alpha=0.3)
     axes.legend()
     save(figure, out)
