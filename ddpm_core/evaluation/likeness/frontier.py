@@ -10,8 +10,9 @@ from ddpm_core.evaluation.table import Row
 from ddpm_core.plan import Mode
 
 ALIKE = "low_pass_16"
+EVERYTHING = "low_pass_16_all"
 REALISTIC = "denoiser_kid"
-"""The two figures of a row that are weighed; of both less is better."""
+"""What of a row is weighed: resemblance of what is no copy, that of everything, and realism; less is better."""
 COPIES_ALLOWED = 0.01
 """As large a share of different photographs of one person lies below the threshold."""
 
@@ -54,17 +55,16 @@ def frontier(rows: Sequence[Row]) -> list[Row]:
 def against_the_origin(row: Row, rows: Sequence[Row]) -> float | None:
     """Give a row's low-pass distance in parts of the origin's at equal realism, between its measured strengths.
 
-    None where the origin never is as realistic, or no more than a copy.
+    Of all images, copies too, for both alike. None where the origin is never as realistic.
     """
-    theirs = by_strength(rows)
-    known = [(other[ALIKE], other[REALISTIC]) for other in theirs if not copies(other)]
+    known = [(other[EVERYTHING], other[REALISTIC]) for other in by_strength(rows)]
     y = row[REALISTIC]
     crossings = [
         x0 + (x1 - x0) * (y - y0) / (y1 - y0)
         for (x0, y0), (x1, y1) in pairwise(known)
-        if min(y0, y1) <= y < max(y0, y1)
+        if min(y0, y1) <= y <= max(y0, y1) and y0 != y1
     ]
-    return row[ALIKE] / min(crossings) if crossings and row[ALIKE] is not None else None
+    return row[EVERYTHING] / min(crossings) if crossings else None
 
 
 def nearer_than_unguided(row: Row, rows: Sequence[Row]) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ddpm_core.evaluation.likeness.frontier import (
     ALIKE,
+    EVERYTHING,
     REALISTIC,
     by_strength,
     copies,
@@ -27,22 +28,21 @@ def draw_likeness(rows: Sequence[Row], out: Path) -> None:
     figure = new_figure(11, 7.5)
     axes = figure.subplots()
     shown = made(rows)
-    everything = f"{ALIKE}_all"
-    for row in shown:
+    for i, row in enumerate(sorted(shown, key=lambda row: row[EVERYTHING])):
         colour = _ORIGIN if of_the_origin(row) else _POINT if of_no_mode(row) else _OURS
-        x = row[everything] if copies(row) else row[ALIKE]
+        x = row[EVERYTHING] if copies(row) else row[ALIKE]
         axes.plot(x, row[REALISTIC], "x" if copies(row) else "o", color=colour, markersize=7, zorder=3)
         axes.annotate(
             f"{row['method']} ({row['num_inference_steps']})",
             (x, row[REALISTIC]),
-            xytext=(6, 4),
+            xytext=(6, -10 if i % 2 else 4),  # so that neighbours can be read
             textcoords="offset points",
             fontsize=8,
             color=colour,
         )
     best = frontier(rows)
     axes.plot([row[ALIKE] for row in best], [row[REALISTIC] for row in best], "-", color="seagreen", label="frontier")
-    where = [(row[everything] if copies(row) else row[ALIKE], row[REALISTIC]) for row in by_strength(rows)]
+    where = [(row[EVERYTHING] if copies(row) else row[ALIKE], row[REALISTIC]) for row in by_strength(rows)]
     axes.plot([x for x, _ in where], [y for _, y in where], ":", color=_ORIGIN, label="the origin's guidance (pixel)")
     axes.plot([], [], "o", color=_OURS, label="modes (network calls)")
     axes.plot([], [], "o", color=_POINT, label="points start:grid:weight")
@@ -53,6 +53,7 @@ def draw_likeness(rows: Sequence[Row], out: Path) -> None:
     last = rows[-1]
     axes.set(
         title=f"{last['model']} {last['version']}: {last['images']} images of {last['targets_with_face']} targets",
+        xscale="log",
         xlabel="low-pass distance to the target at 16 cells   (left: more alike)",
         ylabel="kernel distance to real faces in the model's own features   (down: more real)",
     )

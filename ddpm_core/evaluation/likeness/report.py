@@ -79,7 +79,7 @@ def write_report(rows: Sequence[Row], picture: str, out: Path) -> None:
         "landmarks are of images that are no copies, but for `of all`. distance: to the target in grey levels at "
         f"32 px; below {last['copy_threshold']:.1f} an image is a copy. kid, fréchet, precision: in the model's own "
         "features, against real faces. nearest: distance to the nearest real face, 1 for real ones. faces: where one "
-        "is recognised. nearer: on how many targets than unguided images. ÷ origin: low-pass 16 in parts of that of "
+        "is recognised. nearer: on how many targets than unguided images. ÷ origin: `of all` in parts of that of "
         "`pixel` at the same kid. *: on the frontier.",
         "## Low-pass 16 by target (c: a copy among them)",
         markdown(*by_target(rows, "low_pass_16")),

@@ -274,7 +274,15 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_done(run, tmp_pat
 
 
 def row(method, alike, kid, share=0.0, **more):
-    return {"method": method, "low_pass_16": alike, "denoiser_kid": kid, "copies": share, "mode": "likeness", **more}
+    return {
+        "method": method,
+        "low_pass_16": alike,
+        "low_pass_16_all": alike,
+        "denoiser_kid": kid,
+        "copies": share,
+        "mode": "likeness",
+        **more,
+    }
 
 
 def pixel(scale, alike, kid, share=0.0):
@@ -296,10 +304,10 @@ def test_the_frontier_is_of_what_nothing_beats_in_both_and_of_no_copies():
 
 
 def test_a_method_is_compared_with_the_origins_at_equal_realism():
-    rows = [pixel(20, 0.2, 2.0), pixel(10, 0.3, 4.0), pixel(50, 0.01, 0.1, 0.9)]
+    rows = [pixel(20, 0.2, 2.0), pixel(10, 0.3, 4.0)]
     assert against_the_origin(row("half", 0.125, 3.0), rows) == pytest.approx(0.5)
     assert against_the_origin(rows[0], rows) == pytest.approx(1)
-    assert against_the_origin(row("more real than any that is no copy", 0.1, 1.0), rows) is None
+    assert against_the_origin(row("more real than any of its", 0.1, 1.0), rows) is None
 
 
 def test_the_report_has_a_line_a_method_and_the_picture(rows, tmp_path):
