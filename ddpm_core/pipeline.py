@@ -88,16 +88,23 @@ class Pipeline:
         return [Image.fromarray(to_pixels(state.x)) for state in states]
 
 
-def load(path: Path | str, *, device: str | None = None, dtype: str | None = None) -> Pipeline:
+def load(
+    path: Path | str,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    face_detector: Path | None = None,
+) -> Pipeline:
     """Load a bundle.
 
     Args:
         path: its folder.
         device: `cuda` where there is one, else `cpu`, unless said.
         dtype: `float32`, `bfloat16` or `float16`; the fastest on this machine unless said, found by trying.
+        face_detector: a YuNet ONNX file, which then finds human faces in place of OpenCV's cascades.
 
     Raises:
-        InvalidInput: a bundle that is not usable, or a dtype that is not known.
+        InvalidInput: a bundle or a detector that is not usable, or a dtype that is not known.
     """
     bundle = read_bundle(path)
     if dtype is not None and dtype not in _DTYPES:
@@ -105,6 +112,7 @@ def load(path: Path | str, *, device: str | None = None, dtype: str | None = Non
         raise InvalidInput(
             "unknown_value", f"dtype must be one of: {allowed}.", field="dtype", given=dtype, allowed=allowed
         )
+    finder = FaceFinder(bundle.manifest.domain, face_detector)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = bundle.load_network()
     manifest = bundle.manifest
@@ -118,4 +126,4 @@ def load(path: Path | str, *, device: str | None = None, dtype: str | None = Non
         device=where,
         dtype=_DTYPES[dtype] if dtype else fastest_dtype(network, example, where),
     )
-    return Pipeline(bundle, denoiser, FaceFinder(manifest.domain))
+    return Pipeline(bundle, denoiser, finder)

@@ -30,6 +30,9 @@ def sample(
         bool, typer.Option("--through-network", help="Mode pixel with its gradient through the network: slow.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the first image, or -1 for a random one; image i has seed + i.")] = -1,
+    face_detector: Annotated[
+        Path | None, typer.Option(help="A YuNet ONNX file to find faces with. (default: OpenCV's cascades)")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. (default: the best there is)")] = None,
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16. (default: the fastest, by trying)")
@@ -54,7 +57,7 @@ def sample(
             raise InvalidInput(
                 "conflict", "--through-network is for --mode pixel.", field="through_network", allowed="with mode pixel"
             )
-        pipeline = load(bundle, device=device, dtype=dtype)
+        pipeline = load(bundle, device=device, dtype=dtype, face_detector=face_detector)
         target = None if image is None else pipeline.aim(image.read_bytes())
         how: dict[str, Any] = {
             "mode": mode,

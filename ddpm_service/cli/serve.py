@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,16 @@ def serve(
     tokens: Annotated[
         Path | None, typer.Option(envvar="DDPM_TOKENS", help="A file of API tokens, one a line.", dir_okay=False)
     ] = None,
+    face_detector: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="DDPM_FACE_DETECTOR",
+            help="A YuNet ONNX file to find faces with. (default: OpenCV's cascades)",
+            exists=True,
+            dir_okay=False,
+            resolve_path=True,
+        ),
+    ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Let everybody in, also off loopback.")] = False,
     config: Annotated[Path, typer.Option(help="TorchServe's settings.")] = Path("config.properties"),
 ) -> None:
@@ -33,5 +44,7 @@ def serve(
 
     with told_in_a_line("ddpm serve"):
         logs.configure()
+        if face_detector is not None:
+            os.environ["DDPM_FACE_DETECTOR"] = str(face_detector)  # read by the workers
         options = lifecycle.Options(host, port, grpc_port, metrics_port, models, config, tokens, insecure)
         lifecycle.serve(options, Settings.read())

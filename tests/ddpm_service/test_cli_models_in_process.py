@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
@@ -57,9 +58,26 @@ def test_sample_is_guided_by_a_selfie(tmp_path: Path) -> None:
         assert json.loads(picture.text["parameters"])["mode"] == "faithful"
 
 
+def test_pixel_guidance_through_the_network_is_another_way_to_the_same_selfie(tmp_path: Path) -> None:
+    selfie = tmp_path / "me.jpg"
+    Image.fromarray(skimage.data.astronaut()).save(selfie)
+    made = {}
+    for name, how in (("at the image", []), ("through", ["--through-network"])):
+        code, _, said = ddpm(
+            "sample", BUNDLE, "--image", str(selfie), "--mode", "pixel", "--guidance-loss-scale", "200", "--out",
+            str(tmp_path / name), "--num-images", "1", "--num-inference-steps", "4", "--seed", "0", *how,
+        )  # fmt: skip
+        assert code == 0, said
+        made[name] = np.asarray(Image.open(tmp_path / name / "seed-0000000000.png")).astype(float)
+    assert np.abs(made["through"] - made["at the image"]).mean() > 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "word"),
     [
+        (["sample", BUNDLE, "--out", "x", "--mode", "likeness", "--through-network"], 1, "--mode pixel"),
+        (["sample", BUNDLE, "--out", "x", "--face-detector", "gone.onnx"], 1, "detector's file is not found"),
+        (["serve", "--face-detector", "gone.onnx"], 2, "gone.onnx"),
         (["sample", "nowhere", "--out", "x"], 1, "bundle.json is missing"),
         (["sample", BUNDLE, "--out", "x", "--num-inference-steps", "1001"], 1, "num_inference_steps"),
         (["sample", BUNDLE, "--out", "x", "--mode", "likeness"], 1, "needs an image"),

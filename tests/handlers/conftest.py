@@ -179,6 +179,16 @@ def frontend(loaded: Frontend) -> Iterator[Frontend]:
 
 
 @pytest.fixture(scope="session")
+def faceless() -> bytes:
+    """A photograph without a face."""
+    from skimage import data
+
+    file = io.BytesIO()
+    Image.fromarray(data.coffee()).resize((300, 200)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
 def selfie() -> bytes:
     """A photograph of a face, in the public domain."""
     from skimage import data

@@ -77,6 +77,15 @@ def test_what_was_used_is_reported_and_makes_the_same_image_again(frontend, self
     assert again.json["images"] == first.json["images"]
 
 
+def test_auto_follows_a_face_and_says_when_there_is_none_to_follow(frontend, selfie, faceless):
+    followed, lost = (frontend.form({"image": each, "num_images": b"1"}, Accept=NDJSON) for each in (selfie, faceless))
+    frontend.finish(followed, lost)
+    told = [[event.code for event in job.events if event.event == "warning"] for job in (followed, lost)]
+    used = [next(event for event in job.events if event.event == "started").parameters for job in (followed, lost)]
+    assert told == [[], ["no_face", "no_face_to_follow"]]
+    assert [each["mode"] for each in used] == ["likeness", "celebrity"]
+
+
 def test_a_picture_carries_its_own_seed_and_its_model(frontend):
     job = frontend.json({"num_images": 2, "seed": 5, "num_inference_steps": 2})
     frontend.finish(job)
@@ -480,4 +489,14 @@ def test_a_model_that_cannot_be_served_says_why_in_a_line(make_context, tmp_path
     (folder / "toy.py").write_text("raise SystemExit")
 
     with pytest.raises(RuntimeError, match=r"toy\.py has changed: its SHA-256 is \w+, bundle\.json says \w+\.$"):
+        Handler(make_context(tmp_path))
+
+
+def test_a_face_detector_that_is_none_is_an_error_at_the_start(make_context, tmp_path, write_toy_bundle, monkeypatch):
+    write_toy_bundle(tmp_path / "bundle")
+    monkeypatch.setenv("DDPM_FACE_DETECTOR", str(tmp_path / "yunet.onnx"))
+    with pytest.raises(RuntimeError, match=r"The face detector's file is not found\.$"):
+        Handler(make_context(tmp_path))
+    (tmp_path / "yunet.onnx").write_bytes(b"nothing of the kind")
+    with pytest.raises(RuntimeError, match=r"The face detector's file is not a YuNet ONNX model\.$"):
         Handler(make_context(tmp_path))
