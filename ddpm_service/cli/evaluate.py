@@ -14,7 +14,11 @@ from ddpm_service.cli.evaluate_gate import gate
 from ddpm_service.cli.evaluate_likeness import likeness
 from ddpm_service.cli.failure import told_in_a_line
 
-app = typer.Typer(help="Measure a model: samples, likeness, gate.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Measure a model. Example: ddpm evaluate samples models/faces-64/0.1 --reference faces64.zip --out a.json",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.command()(likeness)
 app.command()(gate)
 

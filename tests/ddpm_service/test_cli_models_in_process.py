@@ -120,13 +120,16 @@ COMMANDS = [
     "export",
     "import",
     "evaluate",
+    "evaluate samples",
+    "evaluate likeness",
+    "evaluate gate",
     "inspect",
 ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_shows_an_example(command: str) -> None:
-    code, out, _ = ddpm(command, "--help")
+    code, out, _ = ddpm(*command.split(), "--help")
     assert code == 0
     assert f"ddpm {command}" in out
     assert "Example" in out
