@@ -33,7 +33,7 @@ def test_a_mode_names_a_point_of_the_curve(tiny_bundle: Bundle, target: np.ndarr
 
 @pytest.mark.parametrize(
     ("mode", "sigma", "stop", "grid", "calls"),
-    [("celebrity", 14.4, 2.04, 8, 22), ("likeness", 6.2, 0.96, 16, 18), ("faithful", 2.64, 0.52, 32, 12)],
+    [("celebrity", 20.0, 2.8, 8, 16), ("likeness", 10.0, 1.5, 12, 14), ("faithful", 4.5, 0.75, 20, 12)],
 )
 def test_the_modes_are_the_measured_points(
     cosine: NoiseSchedule, mode: str, sigma: float, stop: float, grid: int, calls: int
