@@ -92,7 +92,7 @@ def scale(
 ) -> None:
     """Load or unload a version; unloading frees its memory, after its running requests have ended.
 
-    Example: ddpm models scale faces-64 0.1 0
+    Example: ddpm models scale faces-64 1.0 0
     """
     _change(
         "ddpm models scale",
@@ -111,7 +111,7 @@ def set_default(
 ) -> None:
     """Let a version answer when none is named, also after a restart. This is how to roll back.
 
-    Example: ddpm models set-default faces-64 0.1
+    Example: ddpm models set-default faces-64 1.0
     """
     _change(
         "ddpm models set-default",
@@ -130,7 +130,7 @@ def unregister(
 ) -> None:
     """Remove a version after its running requests; its archive stays in the model store. The default goes last.
 
-    Example: ddpm models unregister faces-64 0.1
+    Example: ddpm models unregister faces-64 1.0
     """
     _change(
         "ddpm models unregister",

@@ -9,7 +9,7 @@ from fastapi import Path
 from ddpm_api import ErrorBody
 
 ModelName = Annotated[str, Path(description="a model's name", examples=["faces-64"])]
-VersionName = Annotated[str, Path(description="one of its versions", examples=["0.1"])]
+VersionName = Annotated[str, Path(description="one of its versions", examples=["1.0"])]
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": description}
