@@ -92,7 +92,8 @@ def fit(model: Tensor, plain: Tensor, source: str) -> Gate:
     line = Gate.model_validate(
         {"slopes": slopes.tolist(), "offsets": offsets.tolist(), "spread": 1, "images": len(model), "source": source}
     )
-    return line.model_copy(update={"spread": float(score(line, model, plain).std())})
+    spread = score(line, model, plain).std().clamp(min=1e-6)  # pictures that are all alike do not scatter
+    return line.model_copy(update={"spread": float(spread)})
 
 
 def score(gate: Gate, model: Tensor, plain: Tensor) -> Tensor:

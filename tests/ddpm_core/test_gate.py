@@ -68,6 +68,11 @@ def test_a_flat_picture_does_not_pass_as_typical(knowing: Denoiser) -> None:
     assert float(judge(gate, knowing, flat)) > LIMIT
 
 
+def test_pictures_that_are_all_alike_make_a_gate_that_can_be_kept(knowing: Denoiser) -> None:
+    gate = fit(*denoising_errors(knowing, pictures(1).expand(8, -1, -1, -1)), "one picture")
+    assert Gate.model_validate(gate.model_dump()) == gate
+
+
 def test_only_a_score_above_the_limit_is_strange() -> None:
     assert not Judgement().is_strange
     assert not Judgement(score=LIMIT).is_strange
