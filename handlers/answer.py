@@ -67,12 +67,14 @@ class Answer:
         rendering: how the answer is given.
         about: what it is about.
         is_whole: it must be complete in its first handler call.
+        progress: whether it tells of each step.
     """
 
-    def __init__(self, rendering: Rendering, about: About, *, is_whole: bool) -> None:
+    def __init__(self, rendering: Rendering, about: About, *, is_whole: bool, progress: bool = True) -> None:
         self.rendering = rendering
         self.about = about
         self.is_whole = is_whole
+        self.progress = progress
         self.is_first = True  # no call has been answered yet
         self.started = False
         self.done = False
@@ -88,6 +90,8 @@ class Answer:
                 self.started = True
                 self._warn()
                 self._feed(self._begun())
+            case events.Progress() if not self.progress:
+                pass
             case events.Progress():
                 self._feed(ProgressEvent(step=event.step, total_steps=event.total_steps, eta_seconds=event.eta_seconds))
             case events.Preview():

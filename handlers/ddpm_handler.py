@@ -187,7 +187,7 @@ class Handler:
         if request.preview_every and not rendering.streams:
             notice = Notice(code="no_effect", message="preview_every: no effect, the answer is not a stream.")
             about = replace(about, warnings=(*about.warnings, notice))
-        return Answer(rendering, about, is_whole=is_whole)
+        return Answer(rendering, about, is_whole=is_whole, progress=arrival.progress)
 
     def _tick(self) -> None:
         begin = time.monotonic()

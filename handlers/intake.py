@@ -16,10 +16,17 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 
 @dataclass(frozen=True)
 class Arrival:
-    """A request that keeps the contract, and how it wants its answer."""
+    """A request that keeps the contract, and how it wants its answer.
+
+    Attributes:
+        request: what is asked for.
+        rendering: how it is answered.
+        progress: whether a stream tells of each step (`Prefer: return=minimal`, RFC 7240, says no).
+    """
 
     request: GenerateRequest
     rendering: Rendering
+    progress: bool = True
 
 
 def over_grpc(headers: Mapping[str, Any]) -> bool:
@@ -45,7 +52,8 @@ def read(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> Arrival:
         return Arrival(request, choose(accept, None, "grpc", request=request))
     content_type = header(headers, "content-type")
     request = _parse(fields, (content_type or "").split(";")[0].strip().lower())
-    return Arrival(request, choose(header(headers, "accept"), content_type, request=request))
+    progress = header(headers, "prefer") != "return=minimal"
+    return Arrival(request, choose(header(headers, "accept"), content_type, request=request), progress)
 
 
 def request_id(headers: Mapping[str, Any], default: str) -> str:

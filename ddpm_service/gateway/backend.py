@@ -33,9 +33,11 @@ class Backend(Protocol):
         """Every model and version with its state and ``bundle.json``, as of now."""
 
     def generate(
-        self, model: str, version: str | None, request: GenerateRequest, request_id: str
+        self, model: str, version: str | None, request: GenerateRequest, request_id: str, *, progress: bool = True
     ) -> AsyncGenerator[Event, None]:
         """Make faces, event by event; ``version`` None is the model's default one.
+
+        Without ``progress`` no step is told of: each costs a chunk through every layer.
 
         The last event is ``end`` or ``error``: every failure is an event, also an unknown model and a connection that
         breaks. Closing the generator (``aclose``, or cancelling the task that awaits it) gives the work up and frees
@@ -80,7 +82,7 @@ class TorchServeBackend:
             await self._session.close()
 
     async def generate(
-        self, model: str, version: str | None, request: GenerateRequest, request_id: str
+        self, model: str, version: str | None, request: GenerateRequest, request_id: str, *, progress: bool = True
     ) -> AsyncGenerator[Event, None]:
         """Make faces; see `Backend.generate`."""
         found = self._find(model, version)
@@ -89,7 +91,7 @@ class TorchServeBackend:
             return
         broke_off = _error("unavailable", "The model's worker broke off; ask again.")
         try:
-            async with self._post(model, found, request, request_id) as response:
+            async with self._post(model, found, request, request_id, progress=progress) as response:
                 if response.status != 200:
                     yield ErrorEvent(error=await _refusal(response))
                     return
@@ -140,7 +142,7 @@ class TorchServeBackend:
         why = f": {found.reason}" if found.reason else ""
         return _error("unavailable", f"{name} {wanted} is {found.state}{why}.")
 
-    def _post(self, model: str, version: str, request: GenerateRequest, request_id: str) -> Any:
+    def _post(self, model: str, version: str, request: GenerateRequest, request_id: str, *, progress: bool) -> Any:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 # The front door bounds what is open; names are not looked up on loopback.
@@ -150,11 +152,14 @@ class TorchServeBackend:
                 read_bufsize=2**20,
             )
         body, content_type = encode(request)
+        headers = {"Accept": _ACCEPT, "Content-Type": content_type, "X-Request-Id": request_id}
+        if not progress:
+            headers["Prefer"] = "return=minimal"
         return self._session.post(
             f"{self._url}/predictions/{quote(model, safe='')}/{quote(version, safe='')}",
             # In pieces: a large body in one piece would stop the event loop.
             data=io.BytesIO(body),
-            headers={"Accept": _ACCEPT, "Content-Type": content_type, "X-Request-Id": request_id},
+            headers=headers,
             allow_redirects=False,
         )
 

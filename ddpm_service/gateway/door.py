@@ -51,7 +51,11 @@ class Door:
             held.enter_context(self.gate.admit(request.headers.get("authorization")))
             wanted = await order(await read_body(request, self.gate.limits, self.settings, held))
             events = self.gate.generate(
-                wanted.model, wanted.version, wanted.request, request.scope["state"]["request_id"]
+                wanted.model,
+                wanted.version,
+                wanted.request,
+                request.scope["state"]["request_id"],
+                progress=wanted.rendering.streams,
             )
             return EventAnswer(events, wanted.rendering, self.settings, held.pop_all())
 

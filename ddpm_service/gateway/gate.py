@@ -74,7 +74,7 @@ class Gate:
             yield caller
 
     async def generate(
-        self, model: str, version: str | None, request: GenerateRequest, request_id: str
+        self, model: str, version: str | None, request: GenerateRequest, request_id: str, *, progress: bool = True
     ) -> AsyncGenerator[Event, None]:
         """Make faces for an admitted request; as `Backend.generate`, and ``busy`` when the version's queue is full."""
         known = self.backend.models().get(model)
@@ -91,7 +91,8 @@ class Gate:
             if version in known.versions and known.versions[version].state is State.LEAVING:
                 raise ApiError(Error(code="unavailable", message=f"{model} {version} is being removed.", retry_after=5))
             with self.limits.place(model, version):
-                async with aclosing(self.backend.generate(model, version, request, request_id)) as events:
+                asked = self.backend.generate(model, version, request, request_id, progress=progress)
+                async with aclosing(asked) as events:
                     async for event in events:
                         story.feed(event, time.monotonic() - began)
                         yield event

@@ -178,7 +178,8 @@ class GrpcDoor:
         request, rendering = _understood(asked, whole=whole)
         parts: list[bytes] = []
         # A cancelled call and one past its deadline cancel this task, which closes the events and frees their place.
-        async with aclosing(self._door.gate.generate(asked.model, asked.version, request, identity)) as events:
+        asking = self._door.gate.generate(asked.model, asked.version, request, identity, progress=rendering.streams)
+        async with aclosing(asking) as events:
             async for event in events:
                 if isinstance(event, ErrorEvent):
                     raise ApiError(event.error)

@@ -139,6 +139,13 @@ def test_faces_are_told_at_once_without_generating(frontend, selfie):
 # -- streams
 
 
+def test_a_stream_that_prefers_the_least_leaves_the_steps_out(frontend, selfie):
+    job = frontend.form({"image": selfie, "num_inference_steps": b"4"}, accept=NDJSON, prefer="return=minimal")
+    frontend.finish(job)
+
+    assert names(job) == ["started", *["image"] * 5, "end"]
+
+
 def test_a_stream_tells_everything_in_order(frontend, selfie):
     job = frontend.form(
         {"image": selfie, "num_images": b"2", "num_inference_steps": b"4", "preview_every": b"2"}, accept=NDJSON

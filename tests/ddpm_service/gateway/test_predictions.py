@@ -35,6 +35,16 @@ async def error_of(response) -> dict:
     return document["error"]
 
 
+@pytest.mark.parametrize(
+    ("accept", "prefer"),
+    [("application/json", "return=minimal"), ("image/png", "return=minimal"), ("text/event-stream", None)],
+)
+async def test_steps_are_asked_for_only_where_the_client_is_told_of_them(house, accept, prefer):
+    async with house.client.post("/predictions/faces", json={}, headers={"Accept": accept}) as response:
+        await response.read()
+    assert house.upstream.headers[0].get("Prefer") == prefer
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 @pytest.mark.parametrize("path", ["/predictions/faces", "/predictions/faces/1"])
 async def test_json_is_answered_by_the_result(house, method, path):
