@@ -62,11 +62,11 @@ class CurvePoint:
 # At equal distances. One step nearer to the noise than METHODS' points, which gave the photograph again: chosen by
 # `ddpm evaluate likeness` and by looking (CONTRIBUTING).
 _CURVE = (
-    CurvePoint(40.0, 5.6, 4, 0.5, 0.3, 18),
-    CurvePoint(20.0, 2.8, 8, 0.7, 0.7, 16),
-    CurvePoint(10.0, 1.5, 12, 0.8, 1.0, 14),
-    CurvePoint(4.5, 0.75, 20, 0.8, 1.0, 12),
-    CurvePoint(2.0, 0.4, 40, 0.9, 1.0, 9),
+    CurvePoint(40.0, 5.6, 4, 0.5, 0.3, 11),
+    CurvePoint(20.0, 2.8, 8, 0.7, 0.7, 10),
+    CurvePoint(10.0, 1.5, 12, 0.8, 1.0, 9),
+    CurvePoint(4.5, 0.75, 20, 0.8, 1.0, 8),
+    CurvePoint(2.0, 0.4, 40, 0.9, 1.0, 7),
 )
 RESEMBLANCE = {Mode.CELEBRITY: 0.25, Mode.LIKENESS: 0.5, Mode.FAITHFUL: 0.75}
 """The position on the curve that each mode names."""
@@ -215,7 +215,7 @@ def make_plan(
     else:
         sampler = sampler or Sampler.DPMPP_2M
         if mode is Mode.NONE:
-            levels = schedule.trailing(
+            levels = schedule.karras(
                 schedule.num_levels, _or(num_inference_steps, manifest.defaults.num_inference_steps)
             )
             table = build(sampler, schedule, levels, eta=eta)
@@ -249,7 +249,7 @@ def _low_pass_table(bundle: Bundle, point: CurvePoint, sampler: Sampler, calls: 
     """Start at σ_start, pull the coarse structure while σ > σ_stop, with w falling in ln σ (METHODS §2)."""
     size, schedule = bundle.manifest.image_size, bundle.schedule
     start = schedule.level_at(point.sigma_start, size)
-    table = build(sampler, schedule, schedule.trailing(start, _or(calls, min(round(point.calls), start))), eta=eta)
+    table = build(sampler, schedule, schedule.karras(start, _or(calls, min(round(point.calls), start))), eta=eta)
     sigma = schedule.sigma_256(size)[table.levels[:-1]]
     fade = np.log(sigma / point.sigma_stop) / math.log(point.sigma_start / point.sigma_stop)
     n = len(table)

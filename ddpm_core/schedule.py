@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,10 @@ from ddpm_core.errors import InvalidInput
 
 REFERENCE_SIDE = 256
 """Noise is per pixel, so σ means the same for every image size only after scaling to one side length."""
+
+_SIGMA_MAX = 80.0
+_SIGMA_MIN = 0.08
+_RHO = 7.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +58,18 @@ class NoiseSchedule:
 
     def level_at(self, sigma_256: float, image_size: int) -> int:
         """Give the level, 1..T, whose normalised σ is nearest to `sigma_256` (in the logarithm)."""
-        return 1 + int(np.argmin(np.abs(np.log(self.sigma_256(image_size)[1:]) - math.log(sigma_256))))
+        return self._nearest(sigma_256 * image_size / REFERENCE_SIDE)
 
-    def trailing(self, start: int, steps: int) -> tuple[int, ...]:
-        """Give `steps` + 1 levels from `start` down to 0, evenly spaced, the first exactly `start` (METHODS §1)."""
+    def _nearest(self, sigma: float) -> int:
+        return 1 + int(np.argmin(np.abs(np.log(self.sigma[1:]) - math.log(sigma))))
+
+    def karras(self, start: int, steps: int) -> tuple[int, ...]:
+        """Give `steps` + 1 levels from `start` down to 0, the first exactly `start`, spaced in σ^(1/ρ).
+
+        Karras et al. 2022, eq. 5, with ρ = 7, from σ of `start` or 80, whichever is less, to 0.08, and then to 0. Of
+        many steps each takes a level of its own; with `start` steps they are all levels. Measured beside evenly spaced
+        timesteps: CONTRIBUTING.
+        """
         if not 1 <= start <= self.num_levels:
             raise ValueError(f"start level {start} is outside 1..{self.num_levels}")
         if not 1 <= steps <= start:
@@ -69,7 +80,13 @@ class NoiseSchedule:
                 given=steps,
                 allowed=f"1..{start}",
             )
-        return tuple(round(Fraction(start * (steps - k), steps)) for k in range(steps + 1))
+        high = min(self.sigma[start], _SIGMA_MAX)
+        low = min(_SIGMA_MIN, high / 4)
+        sigma = np.linspace(high ** (1 / _RHO), low ** (1 / _RHO), steps) ** _RHO
+        levels = [start]
+        for left in range(steps - 1, 0, -1):
+            levels.append(max(min(self._nearest(sigma[-left]), levels[-1] - 1), left))
+        return (*levels, 0)
 
     def leading(self, steps: int) -> tuple[int, ...]:
         """Give `steps` + 1 levels in diffusers' ``leading`` spacing: timesteps 975, 950 … 0 for 40 of 1000."""

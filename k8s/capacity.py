@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 # What the page asks for: (images, calls, share). A guided step costs as much as a plain one.
-MIX = ((5, 14, 0.6), (5, 16, 0.15), (5, 12, 0.15), (1, 25, 0.1))
+MIX = ((5, 9, 0.6), (5, 10, 0.15), (5, 8, 0.15), (1, 25, 0.1))
 # Nineteen of twenty requests begin within the wait that is promised.
 LATE = 0.05
 # A pod is added at this share of what the running ones can do: the rest is for the time until the new one is ready.

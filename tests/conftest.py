@@ -19,7 +19,7 @@ from torch import nn
 
 
 class Toy(nn.Module):
-    """Predicts something that depends on its input; each call takes a while; a request of 7 steps fails."""
+    """Predicts something that depends on its input; each call takes a while; a request of 16 steps fails."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Toy(nn.Module):
         self.mix = nn.Conv2d(3, 3, 3, padding=1)
 
     def forward(self, x, timestep):
-        if (timestep == 856).any():  # the second of 7 calls
+        if (timestep == 517).any():  # the twelfth of 16 calls, a level that hardly another number of calls meets
             raise RuntimeError("what was computed: 0x5ec2e7")
         time.sleep(self.seconds)
         return torch.tanh(self.mix(x))

@@ -36,7 +36,7 @@ def draw(
         (N, H, W, 3) uint8; a grey model's three channels are equal.
     """
     schedule = pipeline.denoiser.schedule
-    table = build(sampler, schedule, schedule.trailing(schedule.num_levels, num_inference_steps))
+    table = build(sampler, schedule, schedule.karras(schedule.num_levels, num_inference_steps))
     shape = pipeline.bundle.shape
     return finish(pipeline, (SampleState(table, seed, noise(seed, 0, shape)) for seed in seeds), on_images)
 

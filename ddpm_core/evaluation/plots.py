@@ -63,7 +63,7 @@ def draw_backward(
     """Draw how pictures come out of noise: for each seed what is under way, and the clean picture predicted from it."""
     denoiser, shape = pipeline.denoiser, pipeline.bundle.shape
     schedule = denoiser.schedule
-    table = build(sampler, schedule, schedule.trailing(schedule.num_levels, num_inference_steps))
+    table = build(sampler, schedule, schedule.karras(schedule.num_levels, num_inference_steps))
     states = [SampleState(table, seed, noise(seed, 0, shape)).to(denoiser.device) for seed in seeds]
     stops = np.unique(np.linspace(0, len(table), min(_COLUMNS, len(table) + 1)).round().astype(int)).tolist()
     under_way: list[list[Pixels]] = [[] for _ in seeds]

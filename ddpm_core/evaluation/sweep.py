@@ -63,7 +63,7 @@ def evaluate(
         raise InvalidInput("out_of_range", f"seed must be in {allowed}.", field="seed", given=seed, allowed=allowed)
     schedule = pipeline.bundle.schedule
     for _, steps in cells:
-        schedule.trailing(schedule.num_levels, steps)
+        schedule.karras(schedule.num_levels, steps)
     table = Table(out)
     about = describe(pipeline, reference, extractor, seed)
     settings = [

@@ -33,7 +33,7 @@ def draw(
 ) -> NDArray[np.uint8]:
     """Sample one image a seed, unguided, and give them as one grid, (H, W, 3) uint8; the network is left as it is."""
     denoiser = Denoiser(copy.deepcopy(network), schedule, prediction, patch=patch, device=device, dtype=dtype)
-    table = dpmpp_2m(schedule, schedule.trailing(schedule.num_levels, min(CALLS, schedule.num_levels)))
+    table = dpmpp_2m(schedule, schedule.karras(schedule.num_levels, min(CALLS, schedule.num_levels)))
     images: list[Tensor] = []
     for start in range(0, len(seeds), _AT_ONCE):
         states = [SampleState(table, s, noise(s, 0, shape).to(device)) for s in seeds[start : start + _AT_ONCE]]

@@ -183,7 +183,7 @@ def _solo(url: str) -> dict[int, float]:
     return {steps: statistics.median(ask(steps) for _ in range(_SOLO_RUNS)) for steps in STEPS}
 
 
-def _added(url: str, behind: str, *, rounds: int = 20, steps: int = 14) -> dict[str, float]:
+def _added(url: str, behind: str, *, rounds: int = 30, steps: int = 9) -> dict[str, float]:
     """What the front door adds with eight clients, asked and passed by in turn, so that both meet the same machine."""
     front: list[float] = []
     direct: list[float] = []

@@ -35,7 +35,7 @@ from ddpm_service.torchserve.board import ModelState
 router = APIRouter(prefix="/v1/images", tags=["openai"], responses=ERRORS)
 
 # Where our models take no number of calls from their bundle, guided faces need about so many.
-_USUAL_CALLS = 14
+_USUAL_CALLS = 9
 _MOST_PARTIALS = 3
 # Accepted because every client sends them; what they ask for does not exist here.
 _IGNORED = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from unittest.mock import patch as patched
 
 import numpy as np
@@ -37,6 +38,11 @@ class Exact(Denoiser):
 
     def __init__(self, network: torch.nn.Module, noise_schedule: NoiseSchedule) -> None:
         super().__init__(network, noise_schedule, Prediction.EPSILON, dtype=torch.float64)
+
+
+def trailing(steps: int) -> tuple[int, ...]:
+    """The levels that diffusers calls trailing."""
+    return tuple(round(Fraction(T * (steps - k), steps)) for k in range(steps + 1))
 
 
 def start() -> Tensor:
@@ -81,7 +87,7 @@ def test_ddim_is_diffusers_ddim(setting: tuple[str, NoiseSchedule], steps: int, 
     ref.final_alpha_cumprod = torch.tensor(1.0, dtype=torch.float64)
     network = TinyNetwork().double()
     theirs = run_theirs(network, ref, steps, eta=eta, use_clipped_model_output=True)
-    assert worst(run_ours(Exact(network, ours), ddim(ours, ours.trailing(T, steps), eta)), theirs) < 1e-10
+    assert worst(run_ours(Exact(network, ours), ddim(ours, trailing(steps), eta)), theirs) < 1e-10
 
 
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
@@ -92,7 +98,7 @@ def test_ddpm_is_diffusers_ddpm(setting: tuple[str, NoiseSchedule], steps: int, 
     ref.alphas_cumprod = ref.alphas_cumprod.double()
     ref.one = torch.tensor(1.0, dtype=torch.float64)
     network = TinyNetwork().double()
-    table = ddpm(ours, ours.trailing(T, steps), fixed_large=variance == "fixed_large")
+    table = ddpm(ours, trailing(steps), fixed_large=variance == "fixed_large")
     # The last call is left out: diffusers adds noise to the finished image with fixed_large and skipped levels.
     assert worst(run_ours(Exact(network, ours), table)[:-1], run_theirs(network, ref, steps)[:-1]) < 1e-9
 
@@ -114,7 +120,7 @@ def test_dpmpp_2m_is_diffusers_multistep(setting: tuple[str, NoiseSchedule], ste
         sample_max_value=1.0,
     )
     ref.set_timesteps(steps)
-    levels = ours.trailing(T, steps)
+    levels = trailing(steps)
     sigmas = torch.tensor(ours.sigma[list(levels)], dtype=torch.float64)
     original = ref.set_timesteps
 
@@ -139,7 +145,7 @@ def test_samplers_follow_the_marginals_of_a_gaussian_data_set(sampler: Sampler, 
     ours = schedule.linear()
     mean, deviation = 0.3, 0.12
     denoiser = Exact(GaussianDenoiser(ours, mean, deviation**2), ours)
-    table = build(sampler, ours, ours.trailing(T, steps), eta=eta)
+    table = build(sampler, ours, ours.karras(T, steps), eta=eta)
     state = SampleState(table, 1, noise(1, 0, (1, 128, 128)).double())
     # Up to the last call, which gives the posterior mean and so loses the deviation below the last level.
     while state.position < steps - 1:
@@ -154,7 +160,7 @@ def test_with_every_level_taken_samples_are_the_data_set(sampler: Sampler) -> No
     ours = schedule.linear()
     denoiser = Exact(GaussianDenoiser(ours, 0.3, 0.12**2), ours)
     x = sample(
-        denoiser, [SampleState(build(sampler, ours, ours.trailing(T, T)), 2, noise(2, 0, (1, 128, 128)).double())]
+        denoiser, [SampleState(build(sampler, ours, ours.karras(T, T)), 2, noise(2, 0, (1, 128, 128)).double())]
     )
     assert float(x.mean()) == pytest.approx(0.3, abs=0.005)
     assert float(x.std()) == pytest.approx(0.12, rel=0.04)
@@ -181,7 +187,7 @@ Make = Callable[[NoiseSchedule, tuple[int, ...]], StepTable]
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 48, 999, 1000])
 def test_a_table_has_one_row_a_call_and_ends_at_the_clean_image(make: Make, cosine: NoiseSchedule, steps: int) -> None:
-    table = make(cosine, cosine.trailing(T, steps))
+    table = make(cosine, cosine.karras(T, steps))
     assert len(table) == steps
     assert table.levels[0] == T
     assert table.levels[-1] == 0
@@ -193,7 +199,7 @@ def test_a_table_has_one_row_a_call_and_ends_at_the_clean_image(make: Make, cosi
 @pytest.mark.parametrize("steps", [1, 4, 50])
 def test_a_row_carries_a_known_image_along_the_noise_line(make: Make, cosine: NoiseSchedule, steps: int) -> None:
     """With a perfect, constant prediction c the signal part of the state is √ᾱ'·c at every level."""
-    table = make(cosine, cosine.trailing(T, steps))
+    table = make(cosine, cosine.karras(T, steps))
     a, a_next = cosine.alpha_bar[table.levels[:-1]], cosine.alpha_bar[table.levels[1:]]
     assert np.allclose(table.A * np.sqrt(a) + table.B0 + table.B1, np.sqrt(a_next), atol=1e-12)
 
@@ -201,14 +207,14 @@ def test_a_row_carries_a_known_image_along_the_noise_line(make: Make, cosine: No
 @pytest.mark.parametrize("steps", [1, 4, 50])
 def test_a_row_keeps_the_variance_of_the_noise(cosine: NoiseSchedule, steps: int) -> None:
     for eta in (0.0, 0.5, 1.0):
-        table = ddim(cosine, cosine.trailing(T, steps), eta)
+        table = ddim(cosine, cosine.karras(T, steps), eta)
         a, a_next = cosine.alpha_bar[table.levels[:-1]], cosine.alpha_bar[table.levels[1:]]
         assert np.allclose(table.A**2 * (1 - a) + table.D**2, 1 - a_next, atol=1e-12)
 
 
 def test_sampling_twice_gives_the_same_image_and_another_seed_another(make: Make, tiny_denoiser: Denoiser) -> None:
     ours = tiny_denoiser.schedule
-    table = make(ours, ours.trailing(T, 6))
+    table = make(ours, ours.karras(T, 6))
 
     def image(seed: int) -> Tensor:
         return sample(tiny_denoiser, [SampleState(table, seed, noise(seed, 0, (3, 16, 16)))])
@@ -219,7 +225,7 @@ def test_sampling_twice_gives_the_same_image_and_another_seed_another(make: Make
 
 def test_a_tick_leaves_its_input_untouched(make: Make, tiny_denoiser: Denoiser) -> None:
     ours = tiny_denoiser.schedule
-    state = SampleState(make(ours, ours.trailing(T, 3)), 5, noise(5, 0, (3, 16, 16)))
+    state = SampleState(make(ours, ours.karras(T, 3)), 5, noise(5, 0, (3, 16, 16)))
     before = state.x.clone()
     first, second = advance(tiny_denoiser, [state]), advance(tiny_denoiser, [state])
     assert torch.equal(state.x, before)
@@ -227,28 +233,42 @@ def test_a_tick_leaves_its_input_untouched(make: Make, tiny_denoiser: Denoiser) 
     assert torch.equal(first[0].x, second[0].x)
 
 
-def test_levels_are_trailing_and_cover_any_step_count(cosine: NoiseSchedule) -> None:
-    assert cosine.trailing(1000, 4) == (1000, 750, 500, 250, 0)
-    for steps in (1, 3, 61, 96, 632):
-        levels = cosine.trailing(632, steps)
-        assert levels[0] == 632
-        assert levels[-1] == 0
-        assert len(set(levels)) == steps + 1
+def test_levels_are_evenly_spaced_in_the_seventh_root_of_sigma(cosine: NoiseSchedule) -> None:
+    levels = cosine.karras(632, 9)
+    roots = cosine.sigma[list(levels[:-1])] ** (1 / 7)
+    assert levels[0] == 632
+    assert cosine.sigma[levels[-2]] == pytest.approx(0.08, rel=0.02)
+    assert np.diff(roots) == pytest.approx([(roots[-1] - roots[0]) / 8] * 8, rel=0.05)
+
+
+def test_noise_in_which_nothing_can_be_seen_is_left_in_one_step(cosine: NoiseSchedule) -> None:
+    levels = cosine.karras(1000, 10)
+    assert levels[0] == 1000
+    assert 40 < cosine.sigma[levels[1]] < 80
+
+
+def test_levels_cover_any_step_count(cosine: NoiseSchedule) -> None:
+    for steps in (1, 2, 3, 61, 96, 500, 631):
+        levels = cosine.karras(632, steps)
+        assert (levels[0], levels[-1]) == (632, 0)
+        assert len(levels) == len(set(levels)) == steps + 1
+    assert cosine.karras(632, 632) == tuple(range(632, -1, -1))
+    assert cosine.karras(3, 2)[0] == 3
 
 
 def test_more_steps_than_levels_are_refused_with_what_is_allowed(cosine: NoiseSchedule) -> None:
     with pytest.raises(InvalidInput) as caught:
-        cosine.trailing(632, 633)
+        cosine.karras(632, 633)
     assert caught.value.field == "num_inference_steps"
     assert caught.value.allowed == "1..632"
     with pytest.raises(InvalidInput):
-        cosine.trailing(632, 0)
+        cosine.karras(632, 0)
 
 
 def test_a_table_prints_one_line_a_call(cosine: NoiseSchedule) -> None:
-    lines = str(ddim(cosine, cosine.trailing(T, 5))).splitlines()
+    lines = str(ddim(cosine, cosine.karras(T, 5))).splitlines()
     assert len(lines) == 6
-    assert lines[1].split()[:2] == ["1000", "800"]
+    assert lines[1].split()[:2] == ["1000", "974"]
 
 
 @pytest.mark.parametrize("levels", [(), (5,), (5, 3), (3, 5, 0), (5, 5, 0)])

@@ -52,7 +52,7 @@ def test_the_dogs_network_trains_a_few_steps_and_is_sampled():
     assert losses[2] < losses[1] < losses[0]
 
     schedule = linear()
-    table = ddim(schedule, schedule.trailing(schedule.num_levels, 2))
+    table = ddim(schedule, schedule.karras(schedule.num_levels, 2))
     image = sample(
         Denoiser(network, schedule, Prediction.EPSILON), [SampleState(table, seed=0, x=noise(0, 0, (3, 16, 16)))]
     )

@@ -136,7 +136,7 @@ def test_refusals_and_late_failures_have_their_status(service):
         ("toy", {"num_images": b"99"}, "INVALID_ARGUMENT", "out_of_range"),
         ("toy", {"data": b"no picture"}, "INVALID_ARGUMENT", "not_an_image"),
         ("nobody", {"seed": b"1"}, "NOT_FOUND", "not_found"),
-        ("toy", {"num_inference_steps": b"7"}, "INTERNAL", "generation_failed"),
+        ("toy", {"num_inference_steps": b"16"}, "INTERNAL", "generation_failed"),
     ):
         for ask in (service.ask, lambda *model, **fields: list(service.stream(*model, **fields))):
             with pytest.raises(grpc.RpcError) as failed:

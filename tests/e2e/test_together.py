@@ -53,9 +53,9 @@ def test_a_client_that_leaves_frees_its_place(served):
 def test_a_step_that_fails_ends_its_request_alone(served):
     beside = served.stream("toy", num_inference_steps=60)
     beside.wait_for("progress")
-    failing = served.stream("toy", num_inference_steps=7)
+    failing = served.stream("toy", num_inference_steps=16)
     failing.join(60)
-    whole = served.post("toy", {"num_inference_steps": 7}).json()
+    whole = served.post("toy", {"num_inference_steps": 16}).json()
     beside.join(60)
 
     assert failing.names[-1] == "error"
@@ -113,7 +113,7 @@ def test_grpc_answers_whole_beside_a_stream(rpc, served, selfie):
 def test_grpc_refuses_by_the_error_object_and_the_worker_lives(rpc, served, selfie):
     messages, client = rpc
     worker = served.worker("toy", "1.0")
-    for fields in ({}, {"data": b"none"}, {"data": selfie, "nmu_images": b"1"}, {"num_inference_steps": b"7"}):
+    for fields in ({}, {"data": b"none"}, {"data": selfie, "nmu_images": b"1"}, {"num_inference_steps": b"16"}):
         request = messages.PredictionsRequest(model_name="toy", model_version="1.0", input=fields)
         assert client.Predictions(request, timeout=60).prediction.startswith(b'{"error":')
         assert [part.prediction[:9] for part in client.StreamPredictions(request, timeout=60)] == [b'{"error":']

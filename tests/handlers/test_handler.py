@@ -271,12 +271,12 @@ def test_a_full_service_refuses_with_the_time_to_come_back(start):
 
 def test_a_failing_network_fails_the_request_alone(frontend, caplog):
     others = [frontend.json({"num_images": 2}), frontend.json({}, accept=NDJSON)]
-    failing = frontend.json({"num_inference_steps": 7})
-    streaming = frontend.json({"num_inference_steps": 7}, accept=NDJSON)
+    failing = frontend.json({"num_inference_steps": 16})
+    streaming = frontend.json({"num_inference_steps": 16}, accept=NDJSON)
     frontend.finish(failing, streaming, *others)
 
     assert failing.error["code"] == "generation_failed"
-    assert names(streaming) == ["started", "progress", "error"]
+    assert names(streaming) == ["started", *["progress"] * 11, "error"]
     assert len(others[0].json["images"]) == 2
     assert names(others[1])[-1] == "end"
     assert "5ec2e7" not in caplog.text + failing.body.decode() + streaming.body.decode()
@@ -411,7 +411,7 @@ def test_grpc_chooses_its_rendering_by_a_field(frontend):
         ({"data": b"no picture"}, "not_an_image"),
         ({"num_images": b"16", "num_inference_steps": b"100"}, "too_much_work"),
         ({"seed": b"1", "accept": b"\xff"}, "not_acceptable"),
-        ({"num_inference_steps": b"7"}, "generation_failed"),
+        ({"num_inference_steps": b"16"}, "generation_failed"),
     ],
     ids=lambda value: str(value)[:24],
 )

@@ -246,9 +246,9 @@ def test_rows_that_are_there_are_kept_and_only_missing_methods_are_measured(run)
 
 
 def test_interrupted_it_loses_the_method_under_way_alone(run):
-    """The toy fails when it is asked for 7 unguided steps."""
+    """The toy fails when it is asked for 16 unguided steps."""
     with pytest.raises(RuntimeError):
-        run("likeness:2,none:7,none:2")
+        run("likeness:2,none:16,none:2")
     rows, out = run("likeness:2,none:2")
     assert len(rows) == len(json.loads(out.read_text(encoding="utf-8"))["rows"]) == 3
 

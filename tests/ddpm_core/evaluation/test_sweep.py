@@ -66,9 +66,9 @@ def test_rows_that_are_there_are_kept_and_only_missing_cells_are_measured(measur
 
 
 def test_interrupted_it_loses_the_cell_under_way_alone(measure):
-    """The toy fails when it is asked for 7 steps."""
+    """The toy fails when it is asked for 16 steps."""
     with pytest.raises(RuntimeError):
-        measure([*CELLS[:1], (Sampler.DDIM, 7), *CELLS[1:]])
+        measure([*CELLS[:1], (Sampler.DDIM, 16), *CELLS[1:]])
     rows, out = measure(CELLS)
     assert len(rows) == len(json.loads(out.read_text(encoding="utf-8"))["rows"]) == 3
     assert [path.name for path in out.parent.iterdir()] == ["figures.json"]

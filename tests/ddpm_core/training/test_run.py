@@ -105,7 +105,7 @@ def test_a_checkpoint_is_a_bundle_of_the_averaged_weights_and_is_sampled(finishe
     assert not torch.equal(network.state_dict()["output.weight"], raw["output.weight"])
     assert bundle.manifest.provenance["images_seen"] == 64
     assert bundle.manifest.provenance["data"] == read_bundle(out / "best").manifest.provenance["data"]
-    table = dpmpp_2m(bundle.schedule, bundle.schedule.trailing(1000, 3))
+    table = dpmpp_2m(bundle.schedule, bundle.schedule.karras(1000, 3))
     denoiser = Denoiser(network, bundle.schedule, bundle.manifest.prediction_type)
     assert sample(denoiser, [SampleState(table, 0, noise(0, 0, bundle.shape))]).isfinite().all()
     assert str(out.parent) not in (out / "last" / "bundle.json").read_text(encoding="utf-8")
