@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ddpm_service.cli.evaluate_gate import gate
 from ddpm_service.cli.evaluate_likeness import likeness
 from ddpm_service.cli.failure import told_in_a_line
+from ddpm_service.cli.progress import reported
 
 app = typer.Typer(
     help="Measure a model. Example: ddpm evaluate samples models/faces-64/1.0 --reference faces64.zip --out a.json",
@@ -65,13 +65,10 @@ def samples(
         cells = parse_cells(sampler, num_inference_steps, pipeline.bundle.manifest.defaults.num_inference_steps)
         extractor = wavelet_extractor(where) if inception is None else inception_extractor(inception, where)
         real = read_reference(reference, pipeline.bundle, held_back=held_back)
-        console = Console(stderr=True)
         if real.dropped:
             name, why = real.dropped[0]
             typer.echo(f"{len(real.dropped)} files left out, the first: {name}: {why}", err=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
-        with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
-            task = progress.add_task("", total=None)
+        with reported() as report:
             rows = measure(
                 pipeline,
                 real,
@@ -80,7 +77,7 @@ def samples(
                 out,
                 num_images=num_images,
                 seed=seed,
-                report=lambda what, done, total: progress.update(task, description=what, completed=done, total=total),
+                report=report,
             )
     _show(rows, names(extractor.substitute))
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ddpm_service.cli.failure import told_in_a_line
+from ddpm_service.cli.progress import bars
 
 _CALLS = 10  # as good as many, in a sampler of second order
 
@@ -42,9 +41,7 @@ def gate(
         if held_back and reference is None:
             raise InvalidInput("conflict", "--held-back needs --reference.", field="held_back", given=True)
         pipeline = load(bundle, device=device)
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
-        with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
+        with bars() as progress:
             if reference is None:
                 task = progress.add_task("sampling", total=num_images)
                 seeds = range(num_images)

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ddpm_service.cli.failure import told_in_a_line
+from ddpm_service.cli.progress import reported
 
 
 def _json(path: Path) -> Path:
@@ -92,10 +92,7 @@ def likeness(
             held_back=share,
             person_pattern=person_pattern or real.person_pattern(pipeline.bundle) or PERSON_PATTERN,
         )
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
-        with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
-            task = progress.add_task("", total=None)
+        with reported() as report:
             rows = measure(
                 pipeline,
                 material,
@@ -103,7 +100,7 @@ def likeness(
                 out,
                 num_images=num_images,
                 seed=seed,
-                report=lambda what, done, total: progress.update(task, description=what, completed=done, total=total),
+                report=report,
             )
         picture = out.with_suffix(".png")
         write_report(rows, picture.name, out.with_suffix(".md"))

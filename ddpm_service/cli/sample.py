@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ddpm_api import Mode, OutputFormat, Sampler, contact_sheet
 from ddpm_service.cli.failure import told_in_a_line
+from ddpm_service.cli.progress import bars
 
 
 def sample(
@@ -68,17 +67,15 @@ def sample(
             "guidance_loss_scale": guidance_loss_scale,
             "judgement": pipeline.judge(target) if target else Judgement(),
         }
-        console = Console(stderr=True)
         warned = target.warnings if target else ()
         pictures: list[bytes] = []
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
-        with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
+        with bars() as progress:
             task = progress.add_task("Sampling", total=None)
             while len(pictures) < num_images:
                 size = min(MAX_IMAGES, num_images - len(pictures))
                 plan = make_plan(pipeline.bundle, target.pixels if target else None, num_images=size, seed=seed, **how)
                 for _, message in (*warned, *plan.warnings) if not pictures else ():
-                    console.print(message, style="yellow")
+                    progress.console.print(message, style="yellow")
                 progress.update(task, total=plan.calls * -(-num_images // MAX_IMAGES))
                 made = pipeline.run(plan, on_step=lambda: progress.advance(task), through_network=through_network)
                 for its_seed, picture in zip(plan.seeds, made, strict=True):

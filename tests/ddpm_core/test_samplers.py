@@ -159,9 +159,7 @@ def test_samplers_follow_the_marginals_of_a_gaussian_data_set(sampler: Sampler, 
 def test_with_every_level_taken_samples_are_the_data_set(sampler: Sampler) -> None:
     ours = schedule.linear()
     denoiser = Exact(GaussianDenoiser(ours, 0.3, 0.12**2), ours)
-    x = sample(
-        denoiser, [SampleState(build(sampler, ours, ours.karras(T, T)), 2, noise(2, 0, (1, 128, 128)).double())]
-    )
+    x = sample(denoiser, [SampleState(build(sampler, ours, ours.karras(T, T)), 2, noise(2, 0, (1, 128, 128)).double())])
     assert float(x.mean()) == pytest.approx(0.3, abs=0.005)
     assert float(x.std()) == pytest.approx(0.12, rel=0.04)
 
