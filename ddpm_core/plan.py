@@ -59,13 +59,13 @@ class CurvePoint:
     calls: float
 
 
-# At equal distances. One step nearer to the noise than METHODS' points, which gave the photograph again: chosen by
+# At equal distances. A step nearer to the noise than METHODS' points, which gave the photograph again: chosen by
 # `ddpm evaluate likeness` and by looking (CONTRIBUTING).
 _CURVE = (
     CurvePoint(40.0, 5.6, 4, 0.5, 0.3, 11),
-    CurvePoint(20.0, 2.8, 8, 0.7, 0.7, 10),
-    CurvePoint(10.0, 1.5, 12, 0.8, 1.0, 9),
-    CurvePoint(4.5, 0.75, 20, 0.8, 1.0, 8),
+    CurvePoint(25.0, 3.5, 8, 0.6, 0.7, 10),
+    CurvePoint(14.0, 2.0, 12, 0.6, 1.0, 9),
+    CurvePoint(6.5, 1.0, 16, 0.7, 1.0, 8),
     CurvePoint(2.0, 0.4, 40, 0.9, 1.0, 7),
 )
 RESEMBLANCE = {Mode.CELEBRITY: 0.25, Mode.LIKENESS: 0.5, Mode.FAITHFUL: 0.75}

@@ -50,7 +50,7 @@ class Material:
     Attributes:
         targets: faces to resemble.
         reference: real faces of other persons.
-        threshold: in grey levels at 32 px; an image nearer to its target is a copy.
+        threshold: an image whose detail is nearer to its target (`copying.distances`) is a copy.
         person_pattern: by which persons were known.
     """
 

@@ -15,7 +15,7 @@ from ddpm_core.plan import CurvePoint, Mode, Plan, curve, make_plan
 DEFAULT = "none,celebrity,likeness,faithful,pixel:10/20/50"
 MODES = tuple(mode for mode in Mode if mode is not Mode.AUTO)  # `auto` takes one of the others
 STOP_SHARE = 1 / 6.5
-POINT_CALLS = 10
+POINT_CALLS = 9
 _GRAMMAR = (
     f"{', '.join(MODES)}, or start:grid:weight; mode[:calls], pixel[:scale[:calls]], "
     "start:grid:weight[:stop[:chroma[:calls]]]; several numbers with / between them"
