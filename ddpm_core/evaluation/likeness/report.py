@@ -76,8 +76,8 @@ def write_report(rows: Sequence[Row], picture: str, out: Path) -> None:
         f"![resemblance against realism]({picture})",
         markdown(*table(rows)),
         "low-pass: root mean square difference to the target in [−1, 1] at 16 and 32 cells; it, ssim, cosine and "
-        "landmarks are of images that are no copies, but for `of all`. distance: 1 − correlation of detail "
-        f"with the target; below {last['copy_threshold']:.2f} an image is a copy. kid, fréchet, precision: in the model's own "
+        "landmarks are of images that are no copies, but for `of all`. distance: 1 − correlation of detail with the "
+        f"target; below {last['copy_threshold']:.2f} an image is a copy. kid, fréchet, precision: in the model's own "
         "features, against real faces. nearest: distance to the nearest real face, 1 for real ones. faces: where one "
         "is recognised. nearer: on how many targets than unguided images. ÷ origin: `of all` in parts of that of "
         "`pixel` at the same kid. *: on the frontier.",

@@ -55,7 +55,7 @@ def test_several_numbers_stand_for_a_method_each():
 
 def test_a_point_is_carried_out_as_it_is_written(toy, drawn):
     (short, long) = parse_methods("6.5:8:.5,6.5:8:.5:2:.25:4")
-    assert short.how["point"] == CurvePoint(6.5, 1, 8, 0.5, 1, 10)
+    assert short.how["point"] == CurvePoint(6.5, 1, 8, 0.5, 1, 9)
     assert long.how["point"] == CurvePoint(6.5, 2, 8, 0.5, 0.25, 4)
     plan = long.plan(toy.bundle, drawn(1, seed=0)[0], 3, 5)
     assert (plan.seeds, plan.calls, plan.table.weight[0]) == ((5, 6, 7), 4, pytest.approx(0.5, abs=0.01))
