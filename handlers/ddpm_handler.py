@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ddpm_api import Error, InvalidRequest, Notice, OutputFormat, Rendering
+from ddpm_api import Error, InvalidRequest, Mode, Notice, OutputFormat, Rendering
 from ddpm_api.render import JSON, Kind, Offer
 from ddpm_core import events
 from ddpm_core.engine import Busy
@@ -168,7 +168,7 @@ class Handler:
             eta=request.eta,
             guidance_loss_scale=request.guidance_loss_scale,
             seed=request.seed,
-            judgement=Judgement() if aim is None else self.pipeline.judge(aim),
+            judgement=Judgement() if aim is None or request.mode is Mode.NONE else self.pipeline.judge(aim),
         )
         self.engine.admit(
             key,
