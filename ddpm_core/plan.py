@@ -62,8 +62,8 @@ class CurvePoint:
 # At equal distances. A step nearer to the noise than METHODS' points, which gave the photograph again: chosen by
 # `ddpm evaluate likeness` and by looking (CONTRIBUTING).
 _CURVE = (
-    CurvePoint(40.0, 5.6, 4, 0.5, 0.3, 11),
-    CurvePoint(25.0, 3.5, 8, 0.6, 0.7, 10),
+    CurvePoint(60.0, 8.0, 4, 0.5, 0.3, 11),
+    CurvePoint(36.0, 5.0, 6, 0.5, 0.5, 10),
     CurvePoint(14.0, 2.0, 12, 0.6, 1.0, 9),
     CurvePoint(6.5, 1.0, 16, 0.7, 1.0, 8),
     CurvePoint(2.0, 0.4, 40, 0.9, 1.0, 7),
