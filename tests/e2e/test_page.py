@@ -164,7 +164,7 @@ def test_errors_are_told_and_dismissed(page: Page, tmp_path: Path) -> None:
     page.get_by_role("button", name="Dismiss").click()
     expect(alert).to_have_count(0)
     page.get_by_role("button", name="Remove").click()
-    with_steps(page, 7)  # the toy fails at this number
+    with_steps(page, 16)  # the toy fails at this number
     page.locator("#generate").click()
     phase(page, "failed")
     expect(alert).to_be_visible()
