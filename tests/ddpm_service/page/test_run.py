@@ -37,7 +37,7 @@ class TestProgress:
         expect(page.locator('.tile[data-state="done"]')).to_have_count(2)
 
     def test_the_place_in_the_queue_is_told(self, page: Page, service: Service) -> None:
-        service.queue, service.step_seconds = 3, 0.3
+        service.queue, service.step_seconds = 3, 1.5  # longer than the pause between two looks
         make(page, "queued")
         expect(page.locator(".progress-words")).to_have_text("Waiting: 2 before you")
         expect(page.locator(".progress-words")).to_have_text("Waiting: you are next")
