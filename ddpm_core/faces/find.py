@@ -112,7 +112,8 @@ class FaceFinder:
                 if _apart(guess, found):
                     pose, likeness = _settle(self._models[kind], gray, guess)
                     if likeness > LIKE_A_FACE and _apart(pose, found):
-                        found.append((pose, likeness))
+                        # Once more, on a copy drawn at its own size: on one of the guess's it rests up to 2 % larger.
+                        found.append(_settle(self._models[kind], gray, pose))
             if found:
                 return tuple(_face(picture, pose, likeness, kind) for pose, likeness in _ranked(found))
         return ()
