@@ -160,7 +160,7 @@ def make_plan(
         num_images: 1..16; image i uses seed + i, modulo 2³².
         mode: `auto` with a target and `none` without, unless said.
         resemblance: 0..1; the mode's own unless said. Not with `pixel` and `none`.
-        point: low-pass guidance anywhere, in place of a position on the curve; for measurements.
+        point: low-pass guidance anywhere, in place of `resemblance`; for measurements.
         sampler: `dpmpp_2m` unless said; `pixel` is DDIM.
         num_inference_steps: network calls, 1..start level; by mode unless said.
         eta: 0..1, for `ddim`.
@@ -191,6 +191,8 @@ def make_plan(
                 given=resemblance,
                 allowed="auto, faithful, likeness, celebrity",
             )
+    if point is not None and resemblance is not None:
+        raise ValueError("resemblance and point exclude each other")
     if target is not None and target.shape != (manifest.image_size, manifest.image_size, 3):
         raise ValueError(f"target {target.shape} is not {manifest.image_size} px square with 3 channels")
     if sampler is not None:

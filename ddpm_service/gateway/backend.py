@@ -21,6 +21,7 @@ _CONNECT_SECONDS = 5.0
 # A handler call that is silent for longer has its worker killed (responseTimeout in model-config.yaml).
 _SILENCE_SECONDS = 150.0
 _LONGEST_LINE = 16 * 2**20
+_SMALL_BODY = 64 * 2**10
 _RETRY_SECONDS = 5
 _MISSING = 404
 _TOO_LARGE = 413
@@ -106,8 +107,8 @@ class TorchServeBackend:
                                 return
                 finally:
                     running.discard(response)
-                    # Not released: what is unread must not be waited for, and a closed connection is the cancel.
-                    response.close()
+                    # Read to its end, the connection serves the next request; else this closes it: the cancel.
+                    response.release()
         except (TimeoutError, aiohttp.ServerTimeoutError):
             broke_off = _error("timeout", "The model's worker has been silent for too long.")
         except (aiohttp.ClientError, ValueError):
@@ -157,8 +158,8 @@ class TorchServeBackend:
             headers["Prefer"] = "return=minimal"
         return self._session.post(
             f"{self._url}/predictions/{quote(model, safe='')}/{quote(version, safe='')}",
-            # In pieces: a large body in one piece would stop the event loop.
-            data=io.BytesIO(body),
+            # A large body in one piece would stop the event loop; a small one goes out with its headers.
+            data=body if len(body) <= _SMALL_BODY else io.BytesIO(body),
             headers=headers,
             allow_redirects=False,
         )

@@ -31,6 +31,11 @@ def test_a_mode_names_a_point_of_the_curve(tiny_bundle: Bundle, target: np.ndarr
         assert named.parameters["resemblance"] == position
 
 
+def test_a_point_and_a_position_exclude_each_other(tiny_bundle: Bundle, target: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="exclude"):
+        make_plan(tiny_bundle, target, resemblance=0.3, point=curve(0.5))
+
+
 @pytest.mark.parametrize(
     ("mode", "sigma", "stop", "grid", "calls"),
     [("celebrity", 36.0, 5.0, 6, 10), ("likeness", 14.0, 2.0, 12, 9), ("faithful", 6.5, 1.0, 16, 8)],
