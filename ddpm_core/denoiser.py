@@ -66,11 +66,12 @@ class Denoiser:
         out = self.predict(x, level)
         match self.prediction:
             case Prediction.EPSILON:
-                return (x - noise * out) / signal
+                r = (x - noise * out) / signal
             case Prediction.V:
-                return signal * x - noise * out
+                r = signal * x - noise * out
             case Prediction.SAMPLE:
-                return out
+                r = out
+        return _without_grid(r, self.patch) if self.patch > 1 else r
 
     def predict(self, x: Tensor, level: Tensor) -> Tensor:
         """Give the network's own output, in x's dtype: ε, v or x0 by `prediction`. Shape of x."""
@@ -80,6 +81,17 @@ class Denoiser:
         out = out if isinstance(out, Tensor) else out.sample
         out = out.to(x.device, x.dtype)
         return F.pixel_shuffle(out, self.patch) if self.patch > 1 else out
+
+
+def _without_grid(images: Tensor, patch: int) -> Tensor:
+    """Take out what sets one pixel of every block apart from its neighbours, all over the image: a grid on the picture.
+
+    To a network on blocks they are channels like any other, which it predicts a few grey levels apart. In a picture
+    they have one mean (over real faces of 64 px they differ by 0.6 grey levels). Measured: CONTRIBUTING.
+    """
+    blocks = F.pixel_unshuffle(images, patch)  # (B, C·p², H/p, W/p)
+    mean = blocks.mean((2, 3), keepdim=True).unflatten(1, (-1, patch**2))
+    return F.pixel_shuffle(blocks - (mean - mean.mean(2, keepdim=True)).flatten(1, 2), patch)
 
 
 class _NormEachImageAlone(nn.Module):

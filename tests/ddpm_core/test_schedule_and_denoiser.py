@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from ddpm_core import schedule
 from ddpm_core.denoiser import Denoiser, Prediction, fastest_dtype
@@ -87,6 +88,34 @@ def test_a_patched_network_sees_blocks_of_pixels_as_channels(cosine: NoiseSchedu
     denoiser = Denoiser(Watcher(12), cosine, Prediction.V, patch=2)
     assert denoiser(torch.randn(2, 3, 16, 16), torch.tensor([5, 500])).shape == (2, 3, 16, 16)
     assert seen == [(2, 12, 8, 8)]
+
+
+def test_a_patched_network_draws_no_grid_on_the_picture(cosine: NoiseSchedule) -> None:
+    """One pixel of each block set apart all over the image is taken out; the picture beneath stays as it is."""
+    picture = F.interpolate(torch.randn(2, 3, 9, 9), size=(16, 16), mode="bilinear")
+    picture -= _grid_of(picture)
+    grid = torch.tensor([[0.1, -0.1], [-0.2, 0.2]]).repeat(8, 8)
+    denoiser = Denoiser(Says(picture + grid), cosine, Prediction.SAMPLE, patch=2)
+    predicted = denoiser(torch.randn(2, 3, 16, 16), torch.tensor([5, 500]))
+    assert torch.allclose(predicted, picture, atol=1e-5)
+    plain = Denoiser(Says(picture + grid, patch=1), cosine, Prediction.SAMPLE)
+    assert torch.allclose(plain(picture, torch.tensor([5, 500])), picture + grid)
+
+
+class Says(torch.nn.Module):
+    """A network that predicts given images, whatever it sees."""
+
+    def __init__(self, images: torch.Tensor, patch: int = 2) -> None:
+        super().__init__()
+        self.answer = F.pixel_unshuffle(images, patch)
+
+    def forward(self, x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return self.answer
+
+
+def _grid_of(images: torch.Tensor) -> torch.Tensor:
+    mean = torch.stack([images[:, :, i::2, j::2].mean((2, 3)) for i in (0, 1) for j in (0, 1)], -1)
+    return F.pixel_shuffle((mean - mean.mean(-1, keepdim=True)).flatten(1)[:, :, None, None], 2).repeat(1, 1, 8, 8)
 
 
 def test_the_precision_is_chosen_by_trying_and_leaves_the_network_as_it_was() -> None:
