@@ -90,8 +90,8 @@ def _without_grid(images: Tensor, patch: int) -> Tensor:
     they have one mean (over real faces of 64 px they differ by 0.6 grey levels). Measured: CONTRIBUTING.
     """
     blocks = F.pixel_unshuffle(images, patch)  # (B, C·p², H/p, W/p)
-    mean = blocks.mean((2, 3), keepdim=True).unflatten(1, (-1, patch**2))
-    return F.pixel_shuffle(blocks - (mean - mean.mean(2, keepdim=True)).flatten(1, 2), patch)
+    mean = blocks.mean((2, 3)).view(len(images), -1, patch**2)
+    return F.pixel_shuffle(blocks - (mean - mean.mean(2, keepdim=True)).view(*blocks.shape[:2], 1, 1), patch)
 
 
 class _NormEachImageAlone(nn.Module):
