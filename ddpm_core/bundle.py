@@ -48,11 +48,11 @@ class SamplingDefaults(BaseModel):
 
 
 class Gate(BaseModel):
-    """What `ddpm_core.gate` takes for usual: a line for each noise level, and how far usual pictures scatter."""
+    """What `ddpm_core.gate` takes for usual: a line, and how far usual pictures scatter about it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    slopes: tuple[float, float, float]
-    offsets: tuple[float, float, float]
+    slope: float
+    offset: float
     spread: float = Field(gt=0)
     images: int = Field(ge=2)
     source: str

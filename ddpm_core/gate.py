@@ -3,12 +3,12 @@
 The denoising error alone mostly tells how much detail a picture has: a flat one looks typical, a sharp face strange.
 So it is judged against the error of the best plain smoothing of the same noisy picture (input complexity, Serrà et al.
 2020): ln(model's) is predicted from ln(smoothing's) by a line fitted to typical pictures, and what lies above the line
-is strange. Levels as in METHODS §2, in the one noise coordinate σ at a 256 px side.
+is strange. One noise level tells, in the one noise coordinate σ at a 256 px side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,8 @@ from ddpm_core.denoiser import Denoiser
 from ddpm_core.guidance import low_pass
 from ddpm_core.sampling import noise
 
-SIGMAS = (0.35, 1.1, 2.0)
+SIGMA = 4.0
+"""Where real faces were told from cats best (CONTRIBUTING); σ at a 256 px side."""
 LIMIT = 3.0
 """Above so many standard deviations a picture is unlike those that the statistics were made of."""
 
@@ -47,59 +48,49 @@ class Judgement:
 
 @torch.inference_mode()
 def denoising_errors(
-    denoiser: Denoiser, images: Tensor, sigmas: Sequence[float] = SIGMAS, *, rows: int = len(SIGMAS)
+    denoiser: Denoiser, images: Tensor, sigma: float = SIGMA, *, rows: int = 1
 ) -> tuple[Tensor, Tensor]:
     """Give ln of the mean squared error of the clean image, as the model and as plain smoothing predict it.
 
     Args:
         denoiser: the model.
         images: (B, C, H, W) in [−1, 1].
-        sigmas: noise levels, at a 256 px side; the same noise for every image.
+        sigma: noise level, at a 256 px side; the same noise for every image.
         rows: images in one network call.
 
     Returns:
-        Two of (B, len(sigmas)), on the CPU.
+        Two of (B,), on the CPU.
     """
     schedule, side = denoiser.schedule, images.shape[-1]
-    levels = [schedule.level_at(sigma, side) for sigma in sigmas]
-    clean = images.to(denoiser.device).clamp(-1, 1).repeat_interleave(len(levels), 0)
-    z = torch.stack([noise(_NOISE_SEED, i, images.shape[1:]) for i in range(len(levels))]).to(clean)
-    level = torch.tensor(levels, device=clean.device).repeat(len(images))
-    a = torch.tensor(schedule.alpha_bar[levels], dtype=clean.dtype, device=clean.device)
-    a = a.repeat(len(images)).view(-1, 1, 1, 1)
-    x = a.sqrt() * clean + (1 - a).sqrt() * z.repeat(len(images), 1, 1, 1)
-    parts = zip(torch.split(x, rows), torch.split(level, rows), strict=True)
-    predicted = torch.cat([denoiser(part, at) for part, at in parts]).clamp(-1, 1)
-    seen = x / a.sqrt()
+    level = schedule.level_at(sigma, side)
+    clean = images.to(denoiser.device).clamp(-1, 1)
+    a = float(schedule.alpha_bar[level])
+    x = math.sqrt(a) * clean + math.sqrt(1 - a) * noise(_NOISE_SEED, 0, images.shape[1:]).to(clean)
+    parts = [denoiser(part, torch.full((len(part),), level, device=x.device)) for part in torch.split(x, rows)]
+    seen = x / math.sqrt(a)
     smoothed = [_error(low_pass(seen, grid), clean) for grid in _GRIDS if grid <= side]
-    model, plain = _error(predicted, clean), torch.stack(smoothed).amin(0)
-    shape = (len(images), len(levels))
-    return model.log().view(shape).cpu(), plain.log().view(shape).cpu()
+    return _error(torch.cat(parts).clamp(-1, 1), clean).log().cpu(), torch.stack(smoothed).amin(0).log().cpu()
 
 
 def fit(model: Tensor, plain: Tensor, source: str) -> Gate:
-    """Make a gate's statistics from the errors (N, levels) of typical pictures.
+    """Make a gate's statistics from the errors (N,) of typical pictures.
 
     Args:
-        model: from `denoising_errors` at the default levels.
+        model: from `denoising_errors` at the default level.
         plain: likewise.
         source: which pictures these are.
     """
     y, x = model.double(), plain.double()
-    covariance = ((x - x.mean(0)) * (y - y.mean(0))).mean(0)
-    slopes = covariance / x.var(0, correction=0).clamp(min=1e-6)  # about 0 where smoothing is no better anywhere
-    offsets = y.mean(0) - slopes * x.mean(0)
-    line = Gate.model_validate(
-        {"slopes": slopes.tolist(), "offsets": offsets.tolist(), "spread": 1, "images": len(model), "source": source}
-    )
-    spread = score(line, model, plain).std().clamp(min=1e-6)  # pictures that are all alike do not scatter
-    return line.model_copy(update={"spread": float(spread)})
+    covariance = ((x - x.mean()) * (y - y.mean())).mean()
+    slope = covariance / x.var(correction=0).clamp(min=1e-6)  # about 0 where smoothing is no better anywhere
+    offset = y.mean() - slope * x.mean()
+    spread = (y - slope * x - offset).std().clamp(min=1e-6)  # pictures that are all alike do not scatter
+    return Gate(slope=float(slope), offset=float(offset), spread=float(spread), images=len(model), source=source)
 
 
 def score(gate: Gate, model: Tensor, plain: Tensor) -> Tensor:
-    """Give the standard deviations (N,) that pictures with errors (N, levels) lie above what is usual."""
-    slopes, offsets = torch.tensor(gate.slopes).to(model), torch.tensor(gate.offsets).to(model)
-    return (model - slopes * plain - offsets).mean(1) / gate.spread
+    """Give the standard deviations (N,) that pictures with errors (N,) lie above what is usual."""
+    return (model - gate.slope * plain - gate.offset) / gate.spread
 
 
 def _error(image: Tensor, clean: Tensor) -> Tensor:

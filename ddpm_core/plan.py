@@ -59,17 +59,19 @@ class CurvePoint:
     calls: float
 
 
-# At equal distances. A step nearer to the noise than METHODS' points, which gave the photograph again: chosen by
+# At equal distances. Nearer to the noise than METHODS' points, which gave the photograph again: chosen by
 # `ddpm evaluate likeness` and by looking (CONTRIBUTING).
 _CURVE = (
-    CurvePoint(60.0, 8.0, 4, 0.5, 0.3, 11),
+    CurvePoint(60.0, 10.0, 4, 0.3, 0.3, 11),
     CurvePoint(36.0, 5.0, 6, 0.5, 0.5, 10),
-    CurvePoint(14.0, 2.0, 12, 0.6, 1.0, 9),
-    CurvePoint(6.5, 1.0, 16, 0.7, 1.0, 8),
+    CurvePoint(36.0, 3.3, 16, 0.55, 1.0, 9),
+    CurvePoint(20.0, 3.0, 16, 0.6, 1.0, 8),
     CurvePoint(2.0, 0.4, 40, 0.9, 1.0, 7),
 )
 RESEMBLANCE = {Mode.CELEBRITY: 0.25, Mode.LIKENESS: 0.5, Mode.FAITHFUL: 0.75}
 """The position on the curve that each mode names."""
+_FACELESS = 0.0
+"""The position that `celebrity` takes where there is no face to follow."""
 
 _UNJUDGED = Judgement()
 
@@ -201,8 +203,12 @@ def make_plan(
     y = to_tensor(target, manifest.channels) if target is not None and mode is not Mode.NONE else None
     if y is not None:
         mode, warnings = _settle(mode, resemblance, judgement)
-        if judgement.is_strange and manifest.statistics.tone is not None and mode is not Mode.PIXEL:
-            y = pull(y, manifest.statistics.tone)
+        is_faceless = mode is Mode.CELEBRITY and resemblance is None and judgement.has_face is False
+        if is_faceless:
+            resemblance = _FACELESS
+        tone = manifest.statistics.tone
+        if tone is not None and mode is not Mode.PIXEL and (is_faceless or judgement.is_strange):
+            y = pull(y, tone)
     first = secrets.randbelow(MAX_SEED + 1) if seed == -1 else seed
     seeds = tuple((first + i) % (MAX_SEED + 1) for i in range(num_images))
     parameters: dict[str, Any] = {"num_images": num_images, "mode": str(mode), "seed": first}

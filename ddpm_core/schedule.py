@@ -20,7 +20,7 @@ REFERENCE_SIDE = 256
 """Noise is per pixel, so σ means the same for every image size only after scaling to one side length."""
 
 _SIGMA_MAX = 80.0
-_SIGMA_MIN = 0.08
+_SIGMA_MIN = 0.06
 _RHO = 7.0
 
 

@@ -38,7 +38,7 @@ def test_a_point_and_a_position_exclude_each_other(tiny_bundle: Bundle, target: 
 
 @pytest.mark.parametrize(
     ("mode", "sigma", "stop", "grid", "calls"),
-    [("celebrity", 36.0, 5.0, 6, 10), ("likeness", 14.0, 2.0, 12, 9), ("faithful", 6.5, 1.0, 16, 8)],
+    [("celebrity", 36.0, 5.0, 6, 10), ("likeness", 36.0, 3.3, 16, 9), ("faithful", 20.0, 3.0, 16, 8)],
 )
 def test_the_modes_are_the_measured_points(
     cosine: NoiseSchedule, mode: str, sigma: float, stop: float, grid: int, calls: int
@@ -199,7 +199,8 @@ def test_auto_follows_a_strange_target_less_closely_and_says_why(
     tiny_bundle: Bundle, target: np.ndarray, judgement: Judgement, code: str
 ) -> None:
     plan = make_plan(tiny_bundle, target, mode="auto", judgement=judgement)
-    assert (plan.parameters["mode"], plan.parameters["resemblance"]) == ("celebrity", RESEMBLANCE[Mode.CELEBRITY])
+    place = 0 if judgement.has_face is False else RESEMBLANCE[Mode.CELEBRITY]
+    assert (plan.parameters["mode"], plan.parameters["resemblance"]) == ("celebrity", place)
     ((said, message),) = plan.warnings
     assert said == code
     assert "celebrity" in message
@@ -216,16 +217,25 @@ def test_what_was_asked_for_is_kept_and_only_warned_about(tiny_bundle: Bundle, t
     assert make_plan(tiny_bundle, target, mode="none", judgement=strange).warnings == ()
 
 
-def test_only_a_strange_target_is_drawn_to_the_tone_that_the_model_knows(
+def test_celebrity_takes_least_from_a_picture_without_a_face(tiny_bundle: Bundle, target: np.ndarray) -> None:
+    faceless = Judgement(has_face=False)
+    assert make_plan(tiny_bundle, target, mode="celebrity", judgement=faceless).parameters["resemblance"] == 0
+    for kept in ({"mode": "likeness"}, {"mode": "celebrity", "resemblance": 0.3}):
+        plan = make_plan(tiny_bundle, target, judgement=faceless, **kept)
+        assert plan.parameters["resemblance"] == kept.get("resemblance", RESEMBLANCE[Mode.LIKENESS])
+
+
+def test_only_a_target_that_is_strange_or_faceless_is_drawn_to_the_tone_that_the_model_knows(
     tiny_bundle: Bundle, target: np.ndarray
 ) -> None:
     tone = Tone(mean=(0.5, 0.5, 0.5), std=(0.1, 0.1, 0.1))
     manifest = tiny_bundle.manifest.model_copy(update={"statistics": Statistics(tone=tone)})
     bundle = replace(tiny_bundle, manifest=manifest)
-    usual, strange = (
-        make_plan(bundle, target, mode="celebrity", judgement=Judgement(score=score)).target for score in (0.0, 9.0)
+    usual, strange, faceless = (
+        make_plan(bundle, target, mode="celebrity", judgement=judgement).target
+        for judgement in (Judgement(score=0.0), Judgement(score=9.0), Judgement(score=0.0, has_face=False))
     )
-    assert usual is not None
-    assert strange is not None
-    assert torch.equal(usual, to_tensor(target))
-    assert torch.equal(strange, pull(to_tensor(target), tone))
+    pulled = pull(to_tensor(target), tone)
+    for aimed, wanted in ((usual, to_tensor(target)), (strange, pulled), (faceless, pulled)):
+        assert aimed is not None
+        assert torch.equal(aimed, wanted)

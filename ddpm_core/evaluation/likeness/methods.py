@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from ddpm_core.bundle import Bundle
 from ddpm_core.errors import InvalidInput
+from ddpm_core.gate import Judgement
 from ddpm_core.pixels import Pixels
 from ddpm_core.plan import CurvePoint, Mode, Plan, curve, make_plan
 
@@ -39,9 +40,10 @@ class Method:
         """Whether this is the guidance of the program that this one descends from."""
         return self.how["mode"] is Mode.PIXEL
 
-    def plan(self, bundle: Bundle, target: Pixels, num_images: int, seed: int) -> Plan:
-        """Plan the images of one target, (H, H, 3) uint8; the arguments as for `make_plan`."""
-        return make_plan(bundle, target, num_images=num_images, seed=seed, **self.how)
+    def plan(self, bundle: Bundle, target: Pixels, num_images: int, seed: int, *, face: bool = True) -> Plan:
+        """Plan the images of one target, (H, H, 3) uint8, with a face or without; else as for `make_plan`."""
+        judgement = Judgement(has_face=face)
+        return make_plan(bundle, target, num_images=num_images, seed=seed, judgement=judgement, **self.how)
 
     def settings(self, bundle: Bundle, target: Pixels) -> dict[str, Any]:
         """Give all that decides what the method makes, in numbers and words; of a mode also its place on the curve."""

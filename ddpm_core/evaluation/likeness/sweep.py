@@ -93,7 +93,7 @@ def _states(
     pipeline: Pipeline, material: Material, method: Method, num_images: int, seed: int
 ) -> Iterator[SampleState]:
     for t, target in enumerate(material.targets):
-        plan = method.plan(pipeline.bundle, target.pixels, num_images, seed + t * num_images)
+        plan = method.plan(pipeline.bundle, target.pixels, num_images, seed + t * num_images, face=target.face)
         for i in range(num_images):
             yield plan.start(pipeline.denoiser.schedule, i)
 
