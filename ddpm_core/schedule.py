@@ -66,7 +66,7 @@ class NoiseSchedule:
     def karras(self, start: int, steps: int) -> tuple[int, ...]:
         """Give `steps` + 1 levels from `start` down to 0, the first exactly `start`, spaced in σ^(1/ρ).
 
-        Karras et al. 2022, eq. 5, with ρ = 7, from σ of `start` or 80, whichever is less, to 0.08, and then to 0. Of
+        Karras et al. 2022, eq. 5, with ρ = 7, from σ of `start` or 80, whichever is less, to 0.06, and then to 0. Of
         many steps each takes a level of its own; with `start` steps they are all levels. Measured beside evenly spaced
         timesteps: CONTRIBUTING.
         """
