@@ -64,7 +64,7 @@ class CurvePoint:
 _CURVE = (
     CurvePoint(60.0, 10.0, 4, 0.3, 0.3, 11),
     CurvePoint(36.0, 5.0, 6, 0.5, 0.5, 10),
-    CurvePoint(36.0, 3.3, 16, 0.55, 1.0, 9),
+    CurvePoint(36.0, 3.5, 14, 0.55, 1.0, 9),
     CurvePoint(20.0, 3.0, 16, 0.6, 1.0, 8),
     CurvePoint(2.0, 0.4, 40, 0.9, 1.0, 7),
 )
