@@ -29,7 +29,7 @@ class Toy(nn.Module):
         self.mix = nn.Conv2d(3, 3, 3, padding=1)
 
     def forward(self, x, timestep):
-        if (timestep == 517).any():  # the twelfth of 16 calls, a level that hardly another number of calls meets
+        if (timestep == 471).any():  # the twelfth of 16 calls, a level that hardly another number of calls meets
             raise RuntimeError("what was computed: 0x5ec2e7")
         time.sleep(self.seconds)
         return torch.tanh(self.mix(x))
