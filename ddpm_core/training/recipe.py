@@ -193,7 +193,7 @@ def change(recipe: Recipe, values: Mapping[str, Any], overrides: Iterable[str] =
         if not separator:
             raise InvalidInput("bad_setting", f"--set wants key=value, not {override!r}.", field="set", given=override)
         head, _, rest = key.strip().partition(".")
-        value = yaml.safe_load(text)
+        value = _value(override, text)
         if head == "network" and rest:
             merged["network"] = {**recipe.network, **merged.get("network", {}), rest: value}
         else:
@@ -203,6 +203,16 @@ def change(recipe: Recipe, values: Mapping[str, Any], overrides: Iterable[str] =
         if key not in known:
             raise unknown("recipe setting", key, known)
     return replace(recipe, **{key: _coerce(key, value, hints[key]) for key, value in merged.items()})
+
+
+def _value(override: str, text: str) -> Any:
+    """Read the value of an override; nothing behind the = is the empty text, not YAML's null."""
+    try:
+        return yaml.safe_load(text) if text.strip() else ""
+    except yaml.YAMLError as error:
+        raise InvalidInput(
+            "bad_setting", f"--set {override!r} is not YAML: {error}", field="set", given=override
+        ) from error
 
 
 def unknown(what: str, given: str, known: Sequence[str]) -> InvalidInput:

@@ -23,6 +23,10 @@ def test_a_file_is_read_and_overrides_win(tmp_path):
     assert recipe.network == {"class": "AttentionUNet", "heads": 2, "middle": 64}
 
 
+def test_nothing_behind_the_sign_is_the_empty_text():
+    assert recipes.change(recipes.read(None, ["init=models/faces-64/1.0"]), {}, ["init="]).init == ""
+
+
 def test_what_is_written_reads_back_as_the_same_recipe(tmp_path):
     recipe = recipes.read(None, ["schedule=linear", "classes=[cats]", "patch=2"])
     file = tmp_path / "recipe.yaml"
@@ -48,6 +52,7 @@ def test_what_is_written_reads_back_as_the_same_recipe(tmp_path):
         ("channels=2", "channels must be 1 or 3"),
         ("domain=dogs", "domain must be human_face, cat_face or any"),
         ("batch", "--set wants key=value"),
+        ("betas=[0.9", "--set 'betas=[0.9' is not YAML"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_is_allowed(setting, says):
