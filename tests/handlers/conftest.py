@@ -49,6 +49,10 @@ class Job:
         return [parse_event(line) for line in self.body.splitlines() if line]
 
     @property
+    def names(self) -> list[str]:
+        return [event.event for event in self.events]
+
+    @property
     def picture(self) -> Image.Image:
         return Image.open(io.BytesIO(self.body))
 

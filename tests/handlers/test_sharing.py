@@ -1,0 +1,102 @@
+"""Many requests at once: they share the batch, and nothing else."""
+
+from __future__ import annotations
+
+import time
+
+NDJSON = "application/x-ndjson"
+
+
+def test_a_request_joins_between_the_steps_of_another(frontend):
+    first = frontend.json({"num_inference_steps": 9}, accept=NDJSON)
+    frontend.call()
+    second = frontend.json({"num_inference_steps": 2}, accept=NDJSON)
+    frontend.call()
+
+    assert second.names == ["started", "progress"]
+    frontend.finish(second)
+    assert not first.ended
+    frontend.finish(first)
+    assert first.names[-1] == "end"
+
+
+def test_a_seed_gives_its_image_whatever_shares_the_batch(frontend):
+    alone = frontend.json({"seed": 7, "num_inference_steps": 6})
+    frontend.finish(alone)
+    others = [frontend.json({"num_images": 3, "num_inference_steps": 5 + i}) for i in range(2)]
+    frontend.call()
+    together = frontend.json({"seed": 7, "num_inference_steps": 6})
+    frontend.finish(together, *others)
+
+    assert together.json["images"] == alone.json["images"]
+
+
+def test_a_client_that_leaves_frees_its_place_and_disturbs_nobody(frontend):
+    leaving, staying = (frontend.json({"num_inference_steps": 5}) for _ in range(2))
+    frontend.call()
+    frontend.leave(leaving)
+    frontend.call()
+
+    assert len(frontend.handler.engine) == 1
+    frontend.finish(staying)
+    assert len(staying.json["images"]) == 1
+
+
+def test_when_all_leave_their_state_is_dropped_and_who_returns_is_told(start):
+    frontend = start(tick_seconds=1e-9, idle_seconds=0.1)
+    jobs = [frontend.json({}, accept=accept) for accept in (NDJSON, "application/json")]
+    frontend.call()
+    handler = frontend.handler
+    deadline = time.monotonic() + 30
+    while len(handler.engine) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(handler.engine) == 0
+
+    frontend.call()
+
+    assert [job.ended for job in jobs] == [True, True]
+    assert jobs[0].names[-1] == "error"
+    assert jobs[1].error["code"] == jobs[0].events[-1].error.code == "unavailable"
+
+
+def test_a_full_service_refuses_with_the_time_to_come_back(start):
+    frontend = start(capacity=1, tick_seconds=1e-9)
+    running = frontend.json({})
+    refused = frontend.raw(b"would not even be looked at", accept="image/png")
+    frontend.call()
+
+    assert (refused.status, refused.error["code"], refused.content_type) == (503, "busy", "application/json")
+    assert int(refused.response_headers["Retry-After"]) >= 1
+    frontend.finish(running)
+    assert running.status == 200
+
+
+def test_a_failing_network_fails_the_request_alone(frontend, caplog):
+    others = [frontend.json({"num_images": 2}), frontend.json({}, accept=NDJSON)]
+    failing = frontend.json({"num_inference_steps": 16})
+    streaming = frontend.json({"num_inference_steps": 16}, accept=NDJSON)
+    frontend.finish(failing, streaming, *others)
+
+    assert failing.error["code"] == "generation_failed"
+    assert streaming.names == ["started", *["progress"] * 11, "error"]
+    assert len(others[0].json["images"]) == 2
+    assert others[1].names[-1] == "end"
+    assert "5ec2e7" not in caplog.text + failing.body.decode() + streaming.body.decode()
+
+
+def test_a_tick_that_breaks_ends_what_was_open_and_the_worker_goes_on(frontend, monkeypatch, caplog):
+    def broken():
+        raise KeyError("a picture's words")
+
+    jobs = [frontend.json({}), frontend.json({}, accept=NDJSON)]
+    frontend.call()
+    with monkeypatch.context() as patch:
+        patch.setattr(frontend.handler.engine, "tick", broken)
+        frontend.call()
+
+    assert jobs[0].error["code"] == jobs[1].events[-1].error.code == "internal"
+    assert "KeyError in ['_tick" in caplog.text
+    assert "a picture's words" not in caplog.text
+    after = frontend.json({})
+    frontend.finish(after)
+    assert after.status == 200
