@@ -89,7 +89,7 @@ def draw_table(table: StepTable, title: str, out: Path) -> None:
     calls = np.arange(1, len(table) + 1)
     used = [name for name in COLUMNS if getattr(table, name).any()]
     for name in used:
-        axes: Axes = bottom if name in ("weight", "chroma", "pixel") else top
+        axes: Axes = bottom if name in ("weight", "chroma", "apart", "pixel") else top
         if name != "grid":
             axes.plot(calls, getattr(table, name), label=name, marker=".", linewidth=1)
     top.set(title=title, ylabel="coefficient")

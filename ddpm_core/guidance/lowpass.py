@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_LUMA = (0.299, 0.587, 0.114)  # BT.601
+LUMA = (0.299, 0.587, 0.114)  # BT.601
 
 
 @lru_cache(maxsize=256)
@@ -56,5 +56,5 @@ def low_pass_displacement(x0: Tensor, target: Tensor, weight: Tensor, grid: Tens
     delta = m @ (target - x0) @ m.mT * weight.view(-1, 1, 1, 1)
     if x0.shape[1] != 3:
         return delta
-    luma = torch.einsum("bchw,c->bhw", delta, torch.tensor(_LUMA).to(x0))[:, None]
+    luma = torch.einsum("bchw,c->bhw", delta, torch.tensor(LUMA).to(x0))[:, None]
     return luma + chroma.view(-1, 1, 1, 1) * (delta - luma)

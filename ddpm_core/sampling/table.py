@@ -40,6 +40,7 @@ class StepTable:
         A, B0, B1, R, D: (n,) coefficients of x, x0, x0_prev, r and z.
         shift: (n,) √ᾱ', the coefficient of Δ.
         weight, grid, chroma: (n,) low-pass guidance: strength (0 = none), cells a side, colour strength.
+        apart: (n,) least distance of the detail from the target's, 1 − correlation (0 = none).
         pixel: (n,) pixel guidance: length of the step along the sign of the error (0 = none).
     """
 
@@ -53,6 +54,7 @@ class StepTable:
     weight: Column = field(default_factory=lambda: np.zeros(0))
     grid: Column = field(default_factory=lambda: np.zeros(0))
     chroma: Column = field(default_factory=lambda: np.zeros(0))
+    apart: Column = field(default_factory=lambda: np.zeros(0))
     pixel: Column = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
@@ -85,7 +87,7 @@ class StepTable:
         return "\n".join([head, *lines])
 
 
-COLUMNS = ("A", "B0", "B1", "R", "D", "shift", "weight", "grid", "chroma", "pixel")
+COLUMNS = ("A", "B0", "B1", "R", "D", "shift", "weight", "grid", "chroma", "apart", "pixel")
 
 
 def ddim(schedule: NoiseSchedule, levels: Sequence[int], eta: float = 0.0, *, fixed_large: bool = False) -> StepTable:

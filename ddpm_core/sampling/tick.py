@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddpm_core.denoiser import Denoiser
-from ddpm_core.guidance import low_pass_displacement, pixel_displacement, pixel_displacement_through
+from ddpm_core.guidance import apart_displacement, low_pass_displacement, pixel_displacement, pixel_displacement_through
 from ddpm_core.sampling.noise import noise
 from ddpm_core.sampling.table import COLUMNS, StepTable
 
@@ -76,10 +76,11 @@ def advance(denoiser: Denoiser, states: Sequence[SampleState], *, through_networ
     for i in rows[:, COLUMNS.index("D")].nonzero()[0].tolist():
         z = noise(states[i].seed, states[i].position + 1, x.shape[1:])
         x_next[i] += column["D"][i] * z.to(x.device, x.dtype)
-    if guided := rows[:, COLUMNS.index("weight")].nonzero()[0].tolist():
-        delta = low_pass_displacement(
-            x0[guided], _targets(states, guided), *(column[name][guided] for name in ("weight", "grid", "chroma"))
-        )
+    if guided := (rows[:, COLUMNS.index("weight")] + rows[:, COLUMNS.index("apart")]).nonzero()[0].tolist():
+        targets = _targets(states, guided)
+        strengths = (column[name][guided] for name in ("weight", "grid", "chroma"))
+        delta = low_pass_displacement(x0[guided], targets, *strengths)
+        delta = delta + apart_displacement(x0[guided] + delta, targets, column["apart"][guided])
         x_next[guided] += _each(column["shift"][guided]) * delta
     if guided := rows[:, COLUMNS.index("pixel")].nonzero()[0].tolist():
         targets, steps = _targets(states, guided), column["pixel"][guided]

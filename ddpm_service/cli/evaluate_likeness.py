@@ -39,7 +39,7 @@ def likeness(
         str | None,
         typer.Option(
             help="What is compared, with commas: a mode[:calls], pixel:scale[:calls], or a point of the curve "
-            "start:grid:weight[:stop[:chroma[:calls]]]; several numbers with / between them. "
+            "start:grid:weight[:stop[:chroma[:calls[:apart]]]]; several numbers with / between them. "
             "(default: none,celebrity,likeness,faithful,pixel:10/20/50)"
         ),
     ] = None,

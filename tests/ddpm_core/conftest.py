@@ -20,10 +20,12 @@ SIDE = 16
 class GaussianDenoiser(nn.Module):
     """The perfect denoiser of a data set of independent Gaussian pixels, mean m and variance v, known in closed form.
 
+    The mean may be a picture, (C, H, W).
+
     E[x0 | x] = m + √ᾱ·v/(ᾱ·v + 1 − ᾱ)·(x − √ᾱ·m); given as the noise it implies.
     """
 
-    def __init__(self, noise_schedule: NoiseSchedule, mean: float, variance: float) -> None:
+    def __init__(self, noise_schedule: NoiseSchedule, mean: float | Tensor, variance: float) -> None:
         super().__init__()
         self.register_buffer("alpha_bar", torch.tensor(noise_schedule.alpha_bar))
         self.mean, self.variance = mean, variance

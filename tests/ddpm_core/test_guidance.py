@@ -14,6 +14,8 @@ from torch import Tensor
 from ddpm_core import schedule
 from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.guidance import (
+    apart_displacement,
+    detail,
     low_pass,
     low_pass_displacement,
     pixel_displacement,
@@ -106,6 +108,34 @@ def test_without_chroma_the_colour_differences_stay(images: tuple[Tensor, Tensor
     delta = low_pass_displacement(r.clamp(-1, 1), target, one, 4 * one, 0 * one)
     assert torch.allclose(delta[:, 0], delta[:, 1], atol=1e-6)
     assert torch.allclose(delta[:, 0], delta[:, 2], atol=1e-6)
+
+
+def _distance(image: Tensor, target: Tensor) -> Tensor:
+    return 1 - torch.cosine_similarity(detail(image).flatten(1), detail(target).flatten(1))
+
+
+@pytest.mark.parametrize("side", [64, 96, 256])
+def test_detail_too_near_to_the_targets_is_brought_to_the_distance_asked_for(side: int) -> None:
+    target, own = torch.rand(2, 4, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    near = 0.8 * target + 0.3 * own
+    asked = torch.tensor([0.2, 0.5, 0.6, 1.0])
+    assert (_distance(near, target) < 0.1).all()
+    delta = apart_displacement(near, target, asked)
+    assert torch.allclose(_distance(near + delta, target), asked, atol=1e-3)
+
+
+def test_images_far_enough_from_the_target_are_left_alone_and_so_are_rows_that_ask_for_nothing() -> None:
+    target, own = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert _distance(own, target) > 0.9
+    assert not apart_displacement(own, target, torch.tensor([0.6])).any()
+    assert not apart_displacement(target, target, torch.tensor([0.0])).any()
+
+
+def test_of_the_target_itself_no_detail_is_left_but_all_that_is_coarse() -> None:
+    target = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    left = target + apart_displacement(target, target, torch.tensor([0.6]))
+    assert detail(left).norm() < 0.2 * detail(target).norm()
+    assert torch.allclose(low_pass(left, 8), low_pass(target, 8), atol=0.05)
 
 
 def test_pixel_guidance_is_the_course_loop_written_from_its_equations() -> None:

@@ -14,8 +14,9 @@ from ddpm_core.bundle import Bundle, Manifest, Statistics, Tone
 from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.errors import InvalidInput
 from ddpm_core.gate import Judgement
+from ddpm_core.guidance import detail
 from ddpm_core.pixels import to_tensor
-from ddpm_core.plan import RESEMBLANCE, Mode, curve, make_plan
+from ddpm_core.plan import APART, RESEMBLANCE, Mode, Plan, curve, make_plan
 from ddpm_core.sampling import sample
 from ddpm_core.schedule import NoiseSchedule
 from ddpm_core.tone import pull
@@ -38,7 +39,7 @@ def test_a_point_and_a_position_exclude_each_other(tiny_bundle: Bundle, target: 
 
 @pytest.mark.parametrize(
     ("mode", "sigma", "stop", "grid", "calls"),
-    [("celebrity", 36.0, 5.0, 6, 10), ("likeness", 36.0, 3.5, 14, 9), ("faithful", 20.0, 3.0, 16, 8)],
+    [("celebrity", 36.0, 5.0, 6, 10), ("likeness", 14.0, 2.0, 12, 9), ("faithful", 10.0, 2.0, 16, 8)],
 )
 def test_the_modes_are_the_measured_points(
     cosine: NoiseSchedule, mode: str, sigma: float, stop: float, grid: int, calls: int
@@ -64,6 +65,7 @@ def test_more_resemblance_starts_nearer_and_pulls_finer_structure() -> None:
         ("weight", 1),
         ("chroma", 1),
         ("calls", -1),
+        ("apart", -1),
     ):
         values = np.array([getattr(point, name) for point in points])
         assert (np.diff(values) * sign >= 0).all(), name
@@ -90,6 +92,25 @@ def test_resemblance_brings_the_image_nearer_to_the_target(tiny_bundle: Bundle, 
         distances.append(float((x - y).square().mean().sqrt()))
     assert distances == sorted(distances, reverse=True)
     assert distances[-1] < 0.5 * distances[0]
+
+
+@pytest.mark.parametrize("mode", RESEMBLANCE)
+def test_no_mode_gives_the_photograph_back_even_by_a_model_that_knows_no_other_picture(
+    cosine: NoiseSchedule, mode: Mode
+) -> None:
+    bundle = bundle_of(cosine, 64)
+    photograph = np.random.default_rng(0).integers(64, 192, (64, 64, 3)).astype(np.uint8)
+    y = to_tensor(photograph)
+    denoiser = Denoiser(GaussianDenoiser(cosine, y, 1e-3), cosine, Prediction.EPSILON)
+
+    def distance(plan: Plan) -> torch.Tensor:
+        x = sample(denoiser, [plan.start(cosine, i) for i in range(3)])
+        return 1 - torch.cosine_similarity(detail(x).flatten(1), detail(y[None]).flatten(1))
+
+    plan = make_plan(bundle, photograph, mode=mode, num_images=3, seed=0)
+    assert (distance(plan) > APART - 0.01).all()
+    free = replace(plan, table=replace(plan.table, apart=np.zeros(plan.calls)))
+    assert (distance(free) < 0.05).all()
 
 
 def test_linear_and_cosine_models_look_alike_at_the_same_resemblance(tiny_bundle: Bundle, target: np.ndarray) -> None:

@@ -17,12 +17,10 @@ from torch.nn import functional as F
 from ddpm_core.data.images import ImageSet
 from ddpm_core.data.split import groups
 from ddpm_core.errors import InvalidInput
-from ddpm_core.guidance import low_pass
+from ddpm_core.guidance import detail
 from ddpm_core.pixels import to_tensor
 
 _NEAREST = 0.01
-_SIDE = 64
-_CELLS = 16
 
 
 def distances(images: NDArray[np.uint8], targets: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -33,7 +31,7 @@ def distances(images: NDArray[np.uint8], targets: NDArray[np.uint8]) -> NDArray[
         targets: (N, H, H, 3) uint8, one an image.
 
     Returns:
-        (N,) 1 − correlation of what luma at 64 px has beyond 16 cells: 0 of a copy, 1 of pictures that share none.
+        (N,) 1 − correlation of what luma shows beyond 16 cells: 0 of a copy, 1 of pictures that share none.
     """
     x = _detail(images)
     straight, mirrored = ((x * _detail(other)).sum(1) for other in (targets, targets[:, :, ::-1]))
@@ -72,7 +70,5 @@ def _nearest(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 def _detail(pixels: NDArray[np.uint8]) -> Tensor:
     """(N, H, H, 3) → (N, pixels) float64 of length 1."""
-    luma = torch.stack([to_tensor(each, channels=1) for each in pixels]).double()
-    if luma.shape[-1] > _SIDE:
-        luma = F.interpolate(luma, size=(_SIDE, _SIDE), mode="area")
-    return F.normalize((luma - low_pass(luma, _CELLS)).flatten(1), dim=1)
+    images = torch.stack([to_tensor(each) for each in pixels]).double()
+    return F.normalize(detail(images).flatten(1), dim=1)

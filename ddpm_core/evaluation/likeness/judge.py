@@ -86,6 +86,7 @@ class Judge:
             "images": int(counted.sum()),
             "copies": float(copy[counted].mean()),
             "copy_distance": float(np.median(from_target[counted])),
+            "copy_distance_least": float(from_target[counted].min()),
             "copy_threshold": self._material.threshold,
             "nearest_real": _mean(nearest[counted] / self._usual),
             "face_found": self._found(points[counted]),

@@ -11,7 +11,7 @@ from ddpm_core.bundle import Bundle
 from ddpm_core.errors import InvalidInput
 from ddpm_core.gate import Judgement
 from ddpm_core.pixels import Pixels
-from ddpm_core.plan import CurvePoint, Mode, Plan, curve, make_plan
+from ddpm_core.plan import APART, CurvePoint, Mode, Plan, curve, make_plan
 
 DEFAULT = "none,celebrity,likeness,faithful,pixel:10/20/50"
 MODES = tuple(mode for mode in Mode if mode is not Mode.AUTO)  # `auto` takes one of the others
@@ -19,7 +19,7 @@ STOP_SHARE = 1 / 6.5
 POINT_CALLS = 9
 _GRAMMAR = (
     f"{', '.join(MODES)}, or start:grid:weight; mode[:calls], pixel[:scale[:calls]], "
-    "start:grid:weight[:stop[:chroma[:calls]]]; several numbers with / between them"
+    "start:grid:weight[:stop[:chroma[:calls[:apart]]]]; several numbers with / between them"
 )
 
 
@@ -59,7 +59,8 @@ def parse_methods(text: str) -> list[Method]:
 
     `likeness` or `likeness:10` is a mode and its network calls; `pixel:50` or `pixel:50:40` the origin's guidance, its
     loss scale and calls; `6.2:16:0.7` a point of low-pass guidance: σ at the start (of 256 px), grid and weight, then
-    if need be σ at the stop (a 6.5th of the start), chroma (1) and calls (10). Several numbers with slashes between
+    if need be σ at the stop (a 6.5th of the start), chroma (1), calls (10) and how far apart the
+    details stay (0.5). Several numbers with slashes between
     them stand for a method each: `6.2/10:8/16:.7` are four.
 
     Raises:
@@ -90,15 +91,17 @@ def _how(words: Sequence[str]) -> dict[str, Any]:
         if "num_inference_steps" in how:
             how["num_inference_steps"] = _whole(how["num_inference_steps"], words)
         return how
-    if not 2 <= len(numbers) <= 5:
+    if not 2 <= len(numbers) <= 6:
         _refuse(words)
     start = _number(head, words)
-    defaults = [0.0, 0.0, start * STOP_SHARE, 1.0, float(POINT_CALLS)]
-    grid, weight, stop, chroma, calls = [*numbers, *defaults[len(numbers) :]]
-    if not (0 < stop < start and grid >= 1 and 0 <= weight <= 1 and 0 <= chroma <= 1 and calls >= 1):
+    defaults = [0.0, 0.0, start * STOP_SHARE, 1.0, float(POINT_CALLS), APART]
+    grid, weight, stop, chroma, calls, apart = [*numbers, *defaults[len(numbers) :]]
+    if not (
+        0 < stop < start and grid >= 1 and 0 <= weight <= 1 and 0 <= chroma <= 1 and calls >= 1 and 0 <= apart <= 1
+    ):
         _refuse(words)
     whole = _whole(calls, words)
-    point = CurvePoint(start, stop, _whole(grid, words), weight, chroma, whole)
+    point = CurvePoint(start, stop, _whole(grid, words), weight, chroma, whole, apart)
     return {"mode": Mode.LIKENESS, "point": point, "num_inference_steps": whole}
 
 

@@ -22,6 +22,7 @@ _COLUMNS = (
     ("landmarks", "landmarks", ".3f"),
     ("copies", "copies", ".1%"),
     ("distance", "copy_distance", ".2f"),
+    ("least", "copy_distance_least", ".2f"),
     ("kid", "denoiser_kid", ".2f"),
     ("±", "denoiser_kid_standard_error", ".2f"),
     ("fréchet", "denoiser_frechet", ".0f"),
@@ -76,11 +77,11 @@ def write_report(rows: Sequence[Row], picture: str, out: Path) -> None:
         f"![resemblance against realism]({picture})",
         markdown(*table(rows)),
         "low-pass: root mean square difference to the target in [−1, 1] at 16 and 32 cells; it, ssim, cosine and "
-        "landmarks are of images that are no copies, but for `of all`. distance: 1 − correlation of detail with the "
-        f"target; below {last['copy_threshold']:.2f} an image is a copy. kid, fréchet, precision: in the model's own "
-        "features, against real faces. nearest: distance to the nearest real face, 1 for real ones. faces: where one "
-        "is recognised. nearer: on how many targets than unguided images. ÷ origin: `of all` in parts of that of "
-        "`pixel` at the same kid. *: on the frontier.",
+        "landmarks are of images that are no copies, but for `of all`. distance, least: median and least of 1 − "
+        f"correlation of detail with the target; below {last['copy_threshold']:.2f} an image is a copy. kid, fréchet, "
+        "precision: in the model's own features, against real faces. nearest: distance to the nearest real face, 1 for "
+        "real ones. faces: where one is recognised. nearer: on how many targets than unguided images. ÷ origin: `of "
+        "all` in parts of that of `pixel` at the same kid. *: on the frontier.",
         "## Low-pass 16 by target (c: a copy among them)",
         markdown(*by_target(rows, "low_pass_16")),
         "## Distance to the nearest real face by target (1: as real ones)",

@@ -1,0 +1,55 @@
+"""Guidance away from the copy: where the clean image's detail comes too near to the target's, the excess is taken out.
+
+Low-pass guidance may bring pose, light and colour as near as one likes; what must not come along is the detail, by
+which one photograph is told from another of the same person. Only what is the target's is taken, not the model's own;
+nothing happens to images that are far enough. It is asked at every call, so the network goes on to other details.
+The idea is anti-memorization guidance (Chen et al. 2024), here in closed form, with the target for training images.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ddpm_core.guidance.lowpass import LUMA, low_pass
+
+_COARSE, _FINE = 16, 64
+
+
+def detail(image: Tensor) -> Tensor:
+    """Give what luma shows at 64 cells a side and not at 16.
+
+    Args:
+        image: (B, C, H, W), H = W, one channel or RGB.
+
+    Returns:
+        (B, 1, H, W).
+    """
+    luma = torch.einsum("bchw,c->bhw", image, torch.tensor(LUMA).to(image))[:, None] if image.shape[1] == 3 else image
+    return low_pass(luma, _FINE) - low_pass(luma, _COARSE)
+
+
+def apart_displacement(x0: Tensor, target: Tensor, distance: Tensor) -> Tensor:
+    """Give Δ, along the target's detail, after which that of x0 is far enough from it.
+
+    Args:
+        x0: (B, C, H, W) clean prediction, H = W.
+        target: (B, C, H, W).
+        distance: (B,) least 1 − correlation of both details, 0..1; 0 asks for none.
+
+    Returns:
+        (B, 1, H, W), the same for every channel.
+    """
+    own, step = detail(x0), detail(target)
+    step = step / step.flatten(1).norm(dim=1).clamp(min=1e-6).view(-1, 1, 1, 1)
+    d, t, u = own.flatten(1), step.flatten(1), detail(step).flatten(1)  # u: what a unit of the step takes from d
+    # (d − p·u)·t = c·|d − p·u|, squared: a quadratic in p, of which the smaller root comes first on the way out.
+    c2 = (1 - distance).square()
+    dt, ut = (d * t).sum(1), (u * t).sum(1)
+    square = ut.square() - c2 * (u * u).sum(1)
+    half = dt * ut - c2 * (d * u).sum(1)
+    rest = dt.square() - c2 * (d * d).sum(1)
+    p = (half - (half.square() - square * rest).clamp(min=0).sqrt()) / square.clamp(min=1e-6)
+    near = (distance > 0) & (dt > 0) & (rest > 0)
+    taken: Tensor = torch.where(near, p, 0).view(-1, 1, 1, 1) * step
+    return -taken
