@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from ddpm_api import EndEvent, Error, ErrorBody, ErrorEvent, Event, Result, ResultBuilder
+from ddpm_api import EndEvent, Error, ErrorBody, ErrorEvent, Event, ImageEvent, Result, ResultBuilder
 from ddpm_service.gateway.protocol import ABORT
 from ddpm_service.gateway.settings import Settings
 
@@ -105,10 +105,11 @@ class EventAnswer(Response):
                 raise outcome
 
     async def _pump(self, send: Send) -> None:
-        rendering = self._rendering
+        rendering, images = self._rendering, 0
         async with aclosing(self._events) as events:
             async for event in events:
-                if isinstance(event, EndEvent) and not rendering.streams:
+                images += isinstance(event, ImageEvent)
+                if isinstance(event, EndEvent) and not rendering.streams and images > 1:
                     # A contact sheet of large pictures takes a while.
                     data = await asyncio.to_thread(rendering.feed, event)
                 else:

@@ -36,7 +36,7 @@ def create_app(door: Door) -> ASGIApp:
     """
     app = FastAPI(title="ddpm-lookalike", description=_DESCRIPTION, docs_url=None, redoc_url=None)
     app.state.door = door
-    for room in (health, predictions, models, openai, pico):
+    for room in (predictions, health, models, openai, pico):  # looked through in this order
         app.include_router(room.router)
     app.mount("/page", StaticFiles(directory=FILES))
     if door.settings.cors_origins:
