@@ -129,13 +129,16 @@ def test_a_run_killed_at_any_moment_goes_on_from_a_whole_checkpoint(finished, pi
     out, _ = finished
     again = tmp_path / "run"
     code = (
-        "import sys; from pathlib import Path\n"
+        "import sys, torch; from pathlib import Path\n"
         "from ddpm_core.training import recipe, run\n"
+        "torch.set_num_threads(int(sys.argv[4]))\n"  # the order of sums depends on it
         "run.train(Path(sys.argv[1]), Path(sys.argv[2]), recipe.read(Path(sys.argv[3])))\n"
     )
     settings = tmp_path / "recipe.yaml"
     settings.write_text(json.dumps(tiny(sample_every=8, checkpoint_every=1).to_dict()), encoding="utf-8")
-    process = subprocess.Popen([sys.executable, "-c", code, str(pictures), str(again), str(settings)])
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(pictures), str(again), str(settings), str(torch.get_num_threads())]
+    )
     try:
         while len(steps(again)) < 2:
             assert process.poll() is None
