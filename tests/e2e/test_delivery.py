@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,6 +90,7 @@ class Service:
         """A rollout: the new pod is ready and gets requests; the old one gets none any more, and is told to stop."""
         self.pods = (old, new)
         self.pods = (new,)
+        time.sleep(1)  # preStop: who has just chosen the old one still reaches it
         old.process.send_signal(signal.SIGTERM)
         assert old.ends() == 0
 
