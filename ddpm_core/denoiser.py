@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm_core.layers import exchange_norms, exchange_upsampling
+from ddpm_core.layers import exchange
 from ddpm_core.schedule import NoiseSchedule
 from ddpm_core.timing import in_turn
 
@@ -53,13 +53,11 @@ class Denoiser:
         self.patch = patch
         self.device = torch.device(device)
         self.dtype = dtype
-        # channels_last: halves the time of a float32 convolution on a CPU, and tensor cores want it (METHODS §4).
-        self.network = network.eval().requires_grad_(False)
         if self.device.type == "cpu":
-            exchange_upsampling(self.network)
+            exchange(network, dtype)
+        self.network = network.eval().requires_grad_(False)
+        # channels_last: halves the time of a float32 convolution on a CPU, and tensor cores want it (METHODS §4).
         nn.Module.to(self.network, device=self.device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.device.type == "cpu" and dtype != torch.float32:
-            exchange_norms(self.network)
         self._alpha_bar = torch.tensor(schedule.alpha_bar, dtype=torch.float64)
 
     def __call__(self, x: Tensor, level: Tensor) -> Tensor:

@@ -44,20 +44,14 @@ class UpsampleInOneStep(nn.Module):
         return F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=1)
 
 
-def exchange_norms(network: nn.Module) -> None:
-    """Normalise every image alone from now on."""
-    for module in list(network.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.GroupNorm):
-                setattr(module, name, NormEachImageAlone(child))
-
-
-def exchange_upsampling(network: nn.Module) -> None:
-    """Make one step of diffusers' doubling and convolution from now on."""
+def exchange(network: nn.Module, dtype: torch.dtype) -> None:
+    """Give the network these layers in place of its own, before it is brought to `dtype`: kernels add up in float32."""
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, Upsample2D) and _is_usual(child):
                 module.add_module(name, UpsampleInOneStep(child.conv))
+            elif isinstance(child, nn.GroupNorm) and dtype != torch.float32:
+                module.add_module(name, NormEachImageAlone(child))
 
 
 def _is_usual(layer: Upsample2D) -> bool:

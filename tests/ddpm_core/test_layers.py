@@ -12,7 +12,7 @@ from torch import nn
 
 from ddpm_core import schedule
 from ddpm_core.denoiser import Denoiser, Prediction
-from ddpm_core.layers import UpsampleInOneStep, exchange_norms, exchange_upsampling
+from ddpm_core.layers import NormEachImageAlone, UpsampleInOneStep, exchange
 
 
 def unet() -> UNet2DModel:
@@ -40,8 +40,8 @@ def test_doubling_and_convolving_is_one_transposed_convolution(size: tuple[int, 
 def test_a_whole_network_computes_the_same_with_exchanged_layers() -> None:
     plain, x, timestep = unet(), torch.randn(3, 3, 16, 16), torch.tensor([3, 500, 999])
     exchanged = copy.deepcopy(plain)
-    exchange_upsampling(exchanged)
-    exchange_norms(exchanged)
+    exchange(exchanged, torch.bfloat16)
+    assert any(isinstance(module, NormEachImageAlone) for module in exchanged.modules())
     assert sum(isinstance(module, UpsampleInOneStep) for module in exchanged.modules()) == 2
     assert not any(isinstance(module, Upsample2D) for module in exchanged.modules())
     with torch.inference_mode():
@@ -51,6 +51,7 @@ def test_a_whole_network_computes_the_same_with_exchanged_layers() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_row_does_not_notice_its_batch(dtype: torch.dtype) -> None:
     denoiser = Denoiser(unet(), schedule.cosine(), Prediction.V, dtype=dtype)
+    assert not any(parameter.requires_grad for parameter in denoiser.network.parameters())
     x, level = torch.randn(5, 3, 16, 16), torch.tensor([1, 20, 300, 700, 1000])
     with torch.inference_mode():
         together = denoiser(x, level)
@@ -70,11 +71,11 @@ def test_a_row_does_not_notice_its_batch(dtype: torch.dtype) -> None:
 )
 def test_another_kind_of_layer_is_kept(layer: nn.Module) -> None:
     network = nn.Sequential(layer)
-    exchange_upsampling(network)
+    exchange(network, torch.float32)
     assert network[0] is layer
 
 
 def test_nothing_random_is_drawn_by_the_exchange() -> None:
     network, before = unet(), torch.random.get_rng_state()
-    exchange_upsampling(network)
+    exchange(network, torch.float32)
     assert torch.equal(torch.random.get_rng_state(), before)

@@ -59,9 +59,8 @@ def parse_methods(text: str) -> list[Method]:
 
     `likeness` or `likeness:10` is a mode and its network calls; `pixel:50` or `pixel:50:40` the origin's guidance, its
     loss scale and calls; `6.2:16:0.7` a point of low-pass guidance: σ at the start (of 256 px), grid and weight, then
-    if need be σ at the stop (a 6.5th of the start), chroma (1), calls (10) and how far apart the
-    details stay (0.5). Several numbers with slashes between
-    them stand for a method each: `6.2/10:8/16:.7` are four.
+    if need be σ at the stop (a 6.5th of the start), chroma (1), calls (9) and how far apart the details stay (0.5).
+    Several numbers with slashes between them stand for a method each: `6.2/10:8/16:.7` are four.
 
     Raises:
         InvalidInput: not such a list.
@@ -96,9 +95,8 @@ def _how(words: Sequence[str]) -> dict[str, Any]:
     start = _number(head, words)
     defaults = [0.0, 0.0, start * STOP_SHARE, 1.0, float(POINT_CALLS), APART]
     grid, weight, stop, chroma, calls, apart = [*numbers, *defaults[len(numbers) :]]
-    if not (
-        0 < stop < start and grid >= 1 and 0 <= weight <= 1 and 0 <= chroma <= 1 and calls >= 1 and 0 <= apart <= 1
-    ):
+    shares = (weight, chroma, apart)
+    if not (0 < stop < start and grid >= 1 and calls >= 1 and all(0 <= share <= 1 for share in shares)):
         _refuse(words)
     whole = _whole(calls, words)
     point = CurvePoint(start, stop, _whole(grid, words), weight, chroma, whole, apart)
