@@ -8,7 +8,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,9 @@ import requests
 from PIL import Image, ImageChops
 
 from ddpm_api import Event, PreviewEvent, ProgressEvent, parse_event
+from ddpm_service.bench.added import added
 from ddpm_service.bench.arms import dynamic_batching, flask_and_lock, front_door
+from ddpm_service.bench.asking import post, seconds
 from ddpm_service.bench.load import STEPS, Arrival, Outcome, burst, percentile, play, poisson, share_in_time
 from ddpm_service.errors import ServiceError
 
@@ -30,7 +31,6 @@ _GIVE_UP = 0.5
 _SOLO_RUNS = 3
 # Of the same weights and noise, by the rounding of another batch.
 _GREY_LEVELS = 1
-_CLIENTS = 8
 _DTYPES = ("float32", "bfloat16")
 _OURS = "front door"
 _NOTHING = "there is nothing to compare"
@@ -103,7 +103,7 @@ def measure(bundle: Path, config: Path, plan: Plan, raw: Path, say: Callable[[st
                 raise ServiceError(f"{name} makes another picture of the same seed: {_NOTHING}")
         say("alone")
         figures.solo = _solo(plain)
-        figures.front_door = _added(ours, behind) | _preview(ours)
+        figures.front_door = added(ours, behind) | _preview(ours)
         _load(arms, plan, figures, lines, say)
     return figures
 
@@ -157,15 +157,8 @@ def _row(name: str, load: str, outcomes: Sequence[Outcome], solo: Mapping[int, f
     return row | goodput
 
 
-def _post(url: str, session: requests.Session | None = None, **body: Any) -> bytes:
-    answer = (session or requests).post(url, json={"num_images": 1, **body}, headers={"Accept": "image/png"})
-    if not answer.ok:
-        raise ServiceError(f"{url}: HTTP {answer.status_code}: {answer.text[:200]}")
-    return answer.content
-
-
 def _picture(url: str) -> Image.Image:
-    return Image.open(io.BytesIO(_post(url, num_inference_steps=6, seed=7))).convert("RGB")
+    return Image.open(io.BytesIO(post(url, num_inference_steps=6, seed=7))).convert("RGB")
 
 
 def _same(first: Image.Image, second: Image.Image) -> bool:
@@ -178,33 +171,9 @@ def _same(first: Image.Image, second: Image.Image) -> bool:
 
 def _solo(url: str) -> dict[int, float]:
     def ask(steps: int) -> float:
-        return _seconds(lambda: _post(url, num_inference_steps=steps, seed=0))
+        return seconds(lambda: post(url, num_inference_steps=steps, seed=0))
 
     return {steps: statistics.median(ask(steps) for _ in range(_SOLO_RUNS)) for steps in STEPS}
-
-
-def _added(url: str, behind: str, *, rounds: int = 30, steps: int = 9) -> dict[str, float]:
-    """What the front door adds with eight clients, asked and passed by in turn, so that both meet the same machine."""
-    front: list[float] = []
-    direct: list[float] = []
-    _together(behind, steps)
-    for i in range(rounds):
-        pair = [(url, front), (behind, direct)]
-        for way, seconds in pair if i % 2 else reversed(pair):  # what the first leaves behind meets both alike
-            seconds += _together(way, steps)
-    added = statistics.median(front) - statistics.median(direct)
-    return {"added_ms": 1000 * added, "added_share": sum(front) / sum(direct) - 1}
-
-
-def _together(url: str, steps: int, *, each: int = 3) -> list[float]:
-    """Seconds of the requests of clients that ask one after the other, all clients at one time."""
-
-    def client(number: int) -> list[float]:
-        with requests.Session() as session:
-            return [_seconds(lambda: _post(url, session, num_inference_steps=steps, seed=number)) for _ in range(each)]
-
-    with ThreadPoolExecutor(_CLIENTS) as pool:
-        return [seconds for one in pool.map(client, range(_CLIENTS)) for seconds in one]
 
 
 def _preview(url: str) -> dict[str, float]:
@@ -220,9 +189,3 @@ def _preview(url: str) -> dict[str, float]:
                 if isinstance(event, kind):
                     first.setdefault(name, time.perf_counter() - begin)
     return first
-
-
-def _seconds(do: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    do()
-    return time.perf_counter() - begin

@@ -1,0 +1,109 @@
+"""What the front door adds to TorchServe: to the time of a request, and to the work."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import requests
+
+from ddpm_service.bench.asking import post, seconds
+
+_CLIENTS = 8
+_IN_A_ROW = 6
+_RESAMPLES = 400
+
+T = TypeVar("T")
+
+
+def added(front: str, direct: str, *, steps: int = 9, pairs: int = 100, rounds: int = 16) -> dict[str, float]:
+    """Ask through the front door and past it, with eight clients that never pause.
+
+    There are two measures. What a request's way adds is seen where both ways meet the same machine at the same moment:
+    each client asks both, in random order. What the work grows by is seen where all clients go one way, then all the
+    other; a longer way could not be told from more work there, for the time of clients that never pause is the work.
+
+    Args:
+        front: the front door's address of a model.
+        direct: TorchServe's.
+        steps: network calls of a request.
+        pairs: how often each client asks both.
+        rounds: how often all clients go the one way and the other.
+
+    Returns:
+        ``added_ms``, by which the median grows, and ``added_share``, by which the work does (the median round), with
+        their standard errors.
+    """
+
+    def all_ask(url: str) -> float:
+        return sum(_at_once(lambda client: client.ask(url, steps, _IN_A_ROW)))
+
+    all_ask(direct)  # what comes first is slow
+    pairs_seen = _at_once(lambda client: [client.ask_both(front, direct, steps) for _ in range(pairs)])
+    more, error = difference([pair[0] for pair in pairs_seen], [pair[1] for pair in pairs_seen])
+    shares = []
+    for i in range(rounds):
+        ways = [front, direct] if i % 2 else [direct, front]  # what the first leaves behind meets both alike
+        work = {way: all_ask(way) for way in ways}
+        shares.append(work[front] / work[direct] - 1)
+    return {
+        "added_ms": 1000 * more,
+        "added_ms_error": 1000 * error,
+        "added_share": statistics.median(shares),
+        "added_share_error": statistics.stdev(shares) / len(shares) ** 0.5,
+    }
+
+
+def difference(ones: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
+    """By how much the median of ``ones`` is above that of ``others``, and the standard error, by resampling."""
+    draw = random.Random(0)
+
+    def median_of_some(values: Sequence[float]) -> float:
+        return statistics.median(draw.choices(values, k=len(values)))
+
+    again = [median_of_some(ones) - median_of_some(others) for _ in range(_RESAMPLES)]
+    return statistics.median(ones) - statistics.median(others), statistics.stdev(again)
+
+
+class _Client:
+    """One client: a connection for each way, and its own dice."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._draw = random.Random(number)
+        self._session = requests.Session()
+
+    def ask(self, url: str, steps: int, count: int = 1) -> list[float]:
+        """Seconds of so many requests, one after the other."""
+        return [
+            seconds(lambda: post(url, self._session, num_inference_steps=steps, seed=self._number))
+            for _ in range(count)
+        ]
+
+    def ask_both(self, front: str, direct: str, steps: int) -> tuple[float, float]:
+        """Seconds of a request through the front door and of one past it, whichever came first."""
+        ways = [front, direct]
+        self._draw.shuffle(ways)
+        took = {way: self.ask(way, steps)[0] for way in ways}
+        return took[front], took[direct]
+
+    def leave(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+
+def _at_once(do: Callable[[_Client], list[T]]) -> list[T]:
+    """What eight clients saw who did this at one time."""
+
+    def one(number: int) -> list[T]:
+        client = _Client(number)
+        try:
+            return do(client)
+        finally:
+            client.leave()
+
+    with ThreadPoolExecutor(_CLIENTS) as pool:
+        return [each for seen in pool.map(one, range(_CLIENTS)) for each in seen]
