@@ -241,6 +241,24 @@ async def test_the_frameworks_own_refusals_have_the_same_shape(house, method, pa
         await error_of(response)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/predictions/faces", "POST, PUT"),
+        ("DELETE", "/predictions/faces/1.0", "POST, PUT"),
+        ("POST", "/v1/models", "GET"),
+        ("POST", "/", "GET"),
+        ("GET", "/v1/images/edits", "POST"),
+        ("PUT", "/openapi.json", "GET, HEAD"),
+        ("POST", "/page/index.html", "GET, HEAD"),
+    ],
+)
+async def test_a_wrong_method_is_told_the_right_ones(house, method, path, allowed):
+    async with house.client.request(method, path) as response:
+        assert (response.status, response.headers["Allow"]) == (405, allowed)
+        assert (await error_of(response))["code"] == "method_not_allowed"
+
+
 async def test_no_answer_is_kept_by_anybody_and_each_has_its_request_id(house, lines):
     for given, kept in {"abc-1": True, "a b": False, "x" * 65: False, "": False}.items():
         headers = {"X-Request-Id": given}
