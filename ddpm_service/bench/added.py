@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections.abc import Callable, Sequence
@@ -53,19 +54,20 @@ def added(front: str, direct: str, *, steps: int = 9, pairs: int = 100, rounds: 
         "added_ms": 1000 * more,
         "added_ms_error": 1000 * error,
         "added_share": statistics.median(shares),
-        "added_share_error": statistics.stdev(shares) / len(shares) ** 0.5,
+        "added_share_error": statistics.stdev(_medians(shares)),
     }
 
 
 def difference(ones: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
     """By how much the median of ``ones`` is above that of ``others``, and the standard error, by resampling."""
+    error = math.hypot(statistics.stdev(_medians(ones)), statistics.stdev(_medians(others)))
+    return statistics.median(ones) - statistics.median(others), error
+
+
+def _medians(values: Sequence[float]) -> list[float]:
+    """The medians of samples as large as this one, drawn from it: their spread is the error of its own."""
     draw = random.Random(0)
-
-    def median_of_some(values: Sequence[float]) -> float:
-        return statistics.median(draw.choices(values, k=len(values)))
-
-    again = [median_of_some(ones) - median_of_some(others) for _ in range(_RESAMPLES)]
-    return statistics.median(ones) - statistics.median(others), statistics.stdev(again)
+    return [statistics.median(draw.choices(values, k=len(values))) for _ in range(_RESAMPLES)]
 
 
 class _Client:

@@ -45,7 +45,7 @@ def create_app(door: Door) -> ASGIApp:
         app.include_router(room.router)
     app.mount("/page", StaticFiles(directory=FILES))
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
-    # Pictures are asked for all the time, and FastAPI's layers were an eighth of what that costs: it documents these
+    # Pictures are asked for all the time, and FastAPI's layers were a tenth of what that costs: it documents these
     # routes, and answers what they do not.
     routes = [
         Route(each.path, _called(each.endpoint), methods=each.methods)
