@@ -25,6 +25,7 @@ from ddpm_service.gateway import health, models, openai, pico, predictions
 from ddpm_service.gateway.answer import error_answer
 from ddpm_service.gateway.door import Door
 from ddpm_service.gateway.logs import log, request_id
+from ddpm_service.gateway.protocol import CORK
 from ddpm_service.gateway.settings import Settings
 from ddpm_service.page import FILES
 
@@ -150,7 +151,7 @@ class _Outside:
         began = time.monotonic()
         identity = request_id(Headers(scope=scope).get("x-request-id"))
         scope.setdefault("state", {})["request_id"] = identity
-        status = 0
+        status, cork = 0, scope["extensions"][CORK]
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -161,7 +162,11 @@ class _Outside:
                 # The page's files are asked for again and again, but sent only when they changed.
                 headers.setdefault("Cache-Control", "no-cache" if scope["path"].startswith("/page/") else "no-store")
                 headers.setdefault("X-Content-Type-Options", "nosniff")
-            await send(message)
+                cork(True)
+                await send(message)
+            else:
+                await send(message)
+                cork(False)
 
         try:
             await self._app(scope, receive, sending)

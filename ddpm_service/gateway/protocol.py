@@ -14,6 +14,9 @@ from ddpm_api import Error, ErrorBody
 # The key in a scope's extensions of a function that cuts the connection; closing would wait for a client that reads
 # nothing.
 ABORT = "ddpm.abort"
+# The key of a function that holds back what is written (True) until it may go (False): uvicorn writes the head of an
+# answer by itself, and its client would be woken twice.
+CORK = "ddpm.cork"
 _HEAD_BYTES = 64 * 1024
 # From the connection, or from the last answer, to the end of the next request's head.
 _HEAD_SECONDS = 30.0
@@ -53,7 +56,7 @@ class Protocol(HttpToolsProtocol):
         """Let the application cut the connection."""
         super().on_message_begin()
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
-        scope["extensions"] = {ABORT: self._abort}
+        scope["extensions"] = {ABORT: self._abort, CORK: self._cork}
 
     def on_headers_complete(self) -> None:
         """The head has ended in time."""
@@ -77,6 +80,10 @@ class Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, in our shape."""
         self._refuse(400, Error(code="malformed_request", message=msg))
+
+    def _cork(self, hold: bool) -> None:
+        if hasattr(socket, "TCP_CORK") and not self.transport.is_closing():  # Linux has it
+            self.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, hold)
 
     def _abort(self) -> None:
         # Without lingering: what the kernel still holds for a client that reads nothing goes too.
