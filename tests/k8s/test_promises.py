@@ -333,7 +333,7 @@ def test_pods_are_scaled_on_our_own_queue_and_the_autoscaler_alone_says_how_many
     }
 
 
-# Ways in, Cloud Run, training
+# Ways in, Cloud Run
 
 
 def test_the_ingress_passes_streams_on_at_once_and_for_as_long_as_they_last():
@@ -362,24 +362,3 @@ def test_cloud_run_asks_the_same_probes_and_drains_within_its_ten_seconds():
     assert container["ports"] == [{"name": "http1", "containerPort": 8000}]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert template["spec"]["containerConcurrency"] <= settings.max_open
-
-
-def test_the_processes_of_a_training_job_meet_each_other_and_nobody_else():
-    job = one(render("training"), "Job", "ddpm-train")["spec"]
-    service = one(render("training"), "Service", "ddpm-train")
-    policy = one(render("training"), "NetworkPolicy", "ddpm-training")["spec"]
-    assert (job["completionMode"], job["completions"], job["parallelism"]) == ("Indexed", 2, 2)
-    pod = job["template"]["spec"]
-    (container,) = pod["containers"]
-    arguments = dict(word.split("=", 1) for word in container["args"] if word.startswith("--") and "=" in word)
-    assert arguments["--nnodes"] == str(job["completions"])
-    assert arguments["--nproc-per-node"] == container["resources"]["limits"]["nvidia.com/gpu"]
-    first = f"ddpm-train-0.{service['metadata']['name']}"
-    assert arguments["--rdzv-endpoint"] == f"{first}:{service['spec']['ports'][0]['port']}"
-    assert pod["subdomain"] == service["metadata"]["name"]
-    assert (service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]) == ("None", True)
-    labels = job["template"]["metadata"]["labels"]
-    assert labels == service["spec"]["selector"] == policy["podSelector"]["matchLabels"]
-    assert policy["ingress"] == [{"from": [{"podSelector": {"matchLabels": labels}}]}]
-    recipe = next(each["value"] for each in container["env"] if each["name"] == "RECIPE")
-    assert (ROOT / recipe.removeprefix("/app/")).is_file()

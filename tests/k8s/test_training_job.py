@@ -1,4 +1,4 @@
-"""The training job's own command, as two pods on this machine: they meet, are taken away, come back and go on."""
+"""The training job: what its manifests say, and its own command as two pods that meet, are taken away and go on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from ddpm_service.torchserve.server import Ports
-from tests.k8s.pod import one, render
+from tests.k8s.pod import ROOT, one, render
 
 RECIPE = {
     "network": {"class": "AttentionUNet", "widths": [8, 8], "middle": 8, "heads": 2},
@@ -87,3 +87,24 @@ def test_two_pods_train_one_model_and_go_on_after_they_were_taken_away(start, fo
     assert [pod.wait(120) for pod in start()] == [0, 0]
     assert newest(checkpoints) == steps
     assert (folder / "run" / "last" / "bundle.json").exists()
+
+
+def test_the_processes_of_a_training_job_meet_each_other_and_nobody_else():
+    job = one(render("training"), "Job", "ddpm-train")["spec"]
+    service = one(render("training"), "Service", "ddpm-train")
+    policy = one(render("training"), "NetworkPolicy", "ddpm-training")["spec"]
+    assert (job["completionMode"], job["completions"], job["parallelism"]) == ("Indexed", 2, 2)
+    pod = job["template"]["spec"]
+    (container,) = pod["containers"]
+    arguments = dict(word.split("=", 1) for word in container["args"] if word.startswith("--") and "=" in word)
+    assert arguments["--nnodes"] == str(job["completions"])
+    assert arguments["--nproc-per-node"] == container["resources"]["limits"]["nvidia.com/gpu"]
+    first = f"ddpm-train-0.{service['metadata']['name']}"
+    assert arguments["--rdzv-endpoint"] == f"{first}:{service['spec']['ports'][0]['port']}"
+    assert pod["subdomain"] == service["metadata"]["name"]
+    assert (service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]) == ("None", True)
+    labels = job["template"]["metadata"]["labels"]
+    assert labels == service["spec"]["selector"] == policy["podSelector"]["matchLabels"]
+    assert policy["ingress"] == [{"from": [{"podSelector": {"matchLabels": labels}}]}]
+    recipe = next(each["value"] for each in container["env"] if each["name"] == "RECIPE")
+    assert (ROOT / recipe.removeprefix("/app/")).is_file()
