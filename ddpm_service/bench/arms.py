@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from ddpm_service import archive
 from ddpm_service.errors import ServiceError
 from ddpm_service.torchserve.desired import Desired, save
 from ddpm_service.torchserve.management import Management
-from ddpm_service.torchserve.server import Ports, TorchServe, read_properties
+from ddpm_service.torchserve.server import Ports, TorchServe, free_port, read_properties
 
 _START_SECONDS = 600.0
 _STOP_SECONDS = 30.0
@@ -38,7 +37,7 @@ def front_door(bundle: Path, config: Path) -> Iterator[tuple[str, str]]:
         model, version = manifest["name"], manifest["version"]
         models = folder / "models.yaml"
         save(Desired().with_version(model, version, packed.name, default=True), models)
-        ports, port = Ports.free(), _free_port()
+        ports, port = Ports.free(), free_port()
         # Relative paths count from the configuration's folder, so it must lie beside the original.
         properties = read_properties(config) | ports.settings() | {"model_store": str(folder)}
         with tempfile.NamedTemporaryFile(
@@ -56,7 +55,7 @@ def front_door(bundle: Path, config: Path) -> Iterator[tuple[str, str]]:
 @contextmanager
 def flask_and_lock(bundle: Path, dtype: str) -> Iterator[str]:
     """A plain loop behind a lock, as the origin program has it."""
-    port = _free_port()
+    port = free_port()
     program = f"from {_PROGRAMS} import flask_and_lock; flask_and_lock({str(bundle.resolve())!r}, {dtype!r}, {port})"
     with _process([sys.executable, "-c", program], f"http://127.0.0.1:{port}/ready"):
         yield f"http://127.0.0.1:{port}/generate"
@@ -109,10 +108,3 @@ def _answers(url: str) -> bool:
         return requests.get(url, timeout=5).ok
     except requests.RequestException:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

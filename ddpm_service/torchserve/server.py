@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import signal
 import socket
@@ -34,10 +35,27 @@ _KEPT_LINES = 200
 _LATEST_OUTPUT = 2.0
 _WORKER_LINE = re.compile(r"W-\d+-(?P<model>\S+)-std(?:out|err) MODEL_LOG - (?P<text>.*)")
 _ERROR = re.compile(r"[\w.]*(?:Error|Exception): .+")
+# Below those that a system hands to connections and to listeners at port 0 (Linux from 32768), so none is lost between
+# being found and being used; each is offered once, so two calls never return the same.
+_CANDIDATES = iter(random.SystemRandom().sample(range(20_000, 30_000), 10_000))
 
 
 class TorchServeError(ServiceError):
     """TorchServe cannot be started, or stopped working."""
+
+
+def free_port() -> int:
+    """A port that nobody listens on now, and that stays free until it is asked for by number."""
+    return next(port for port in _CANDIDATES if _is_free(port))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -53,11 +71,7 @@ class Ports:
     @classmethod
     def free(cls) -> Ports:
         """Five ports that nobody listens on now."""
-        with contextlib.ExitStack() as stack:
-            sockets = [stack.enter_context(socket.socket()) for _ in range(5)]
-            for each in sockets:
-                each.bind(("127.0.0.1", 0))
-            return cls(*(each.getsockname()[1] for each in sockets))
+        return cls(*(free_port() for _ in range(5)))
 
     def settings(self) -> dict[str, str]:
         """These ports as lines of ``config.properties``."""

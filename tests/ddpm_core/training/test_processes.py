@@ -1,5 +1,4 @@
 import os
-import socket
 import subprocess
 import sys
 
@@ -9,6 +8,7 @@ from safetensors.torch import load_file
 from ddpm_core.bundle import WEIGHTS
 from ddpm_core.training import run
 from ddpm_core.training.logbook import read_metrics
+from ddpm_service.torchserve.server import free_port
 
 CODE = """
 import sys
@@ -23,10 +23,7 @@ run.resume(out)
 
 def launch(arguments, count):
     """Start processes as `torchrun --nproc-per-node` does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    common = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", CODE, *arguments],
