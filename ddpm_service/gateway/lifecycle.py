@@ -74,7 +74,7 @@ async def _serve(options: Options, settings: Settings) -> None:
     gate = Gate(backend, limits, tokens, metrics)
     door = Door(gate, board, settings)
     metrics.ready.set_function(lambda: door.ready)
-    VersionMetrics(board, metrics.registry)
+    VersionMetrics(board, metrics)
     board.listen(lambda: _in_loop(loop, backend.end_lost))
     signals = _Signals(loop)
     async with AsyncExitStack() as stack:

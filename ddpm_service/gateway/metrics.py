@@ -13,11 +13,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ddpm_api import EndEvent, ErrorEvent, Event, ImageEvent, PreviewEvent
+from ddpm_api.errors import STATUS
 from ddpm_service.torchserve.board import Board, State
 
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _TORCHSERVE_SECONDS = 3.0
 _LATENCIES = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+# How the requests of any model end; a request that was wrong is counted under what was wrong with it.
+_OUTCOMES = ("done", "cancelled", *(code for code, status in STATUS.items() if status >= 500))
 _WAITS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
 
 
@@ -58,6 +61,13 @@ class Metrics:
         self.open = Gauge("ddpm_gateway_requests_open", "Requests under way or queued", registry=self.registry)
         self.ready = Gauge("ddpm_gateway_ready", "1 while the service is ready", registry=self.registry)
 
+    def show(self, model: str) -> None:
+        """Show the figures of a model from now on: a counter that first appears as 1 has not risen, to Prometheus."""
+        for outcome in _OUTCOMES:
+            self._answers.labels(model, outcome)
+        for family in (self._images, self._seconds, self._wait, self._first):
+            family.labels(model)
+
     def refused(self, code: str) -> None:
         """Count a request that was refused before a model was asked."""
         self._refusals.labels(code).inc()
@@ -72,20 +82,20 @@ class VersionMetrics:
 
     Args:
         board: what is served; looked at after each change.
-        registry: shows the figures.
+        metrics: shows the figures, and those of each model that is served.
     """
 
-    def __init__(self, board: Board, registry: CollectorRegistry) -> None:
-        self._board = board
+    def __init__(self, board: Board, metrics: Metrics) -> None:
+        self._board, self._metrics = board, metrics
         self._ready: set[tuple[str, str]] = set()
         self._restarts = Counter(
             "ddpm_gateway_restarts_total",
             "Times that a version lost its worker, or TorchServe as a whole",
             ["model", "version"],
-            registry=registry,
+            registry=metrics.registry,
         )
         board.listen(self._look)
-        registry.register(self)
+        metrics.registry.register(self)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """One series a version: its state now, and whether it answers when none is named."""
@@ -100,6 +110,8 @@ class VersionMetrics:
 
     def _look(self) -> None:
         models = self._board.models()
+        for name in models:
+            self._metrics.show(name)
         states = {
             (name, version): standing.state
             for name, model in models.items()
@@ -110,7 +122,7 @@ class VersionMetrics:
                 self._restarts.labels(*key).inc()
         self._ready = {key for key, state in states.items() if state is State.READY}
         for key in self._ready:
-            self._restarts.labels(*key)  # shown as 0 from the start, or the first one would not be an increase
+            self._restarts.labels(*key)  # shown as 0 from the start, as `Metrics.show` does
 
 
 class Story:

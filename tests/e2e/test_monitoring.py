@@ -91,8 +91,9 @@ def watched(tmp_path_factory, write_toy_bundle) -> Iterator[tuple[Pod, Prometheu
     try:
         pod.wait_until_ready()
         ask_for_everything(pod)
-        prometheus.wait_for('ddpm_gateway_requests_total{outcome="done"}')
-        ask_for_everything(pod)
+        for seen in ("ddpm_gateway_refusals_total", "ddpm_failed_total", "ddpm_rejected_total", "ddpm_images_total"):
+            prometheus.wait_for(f"{seen} > 0")
+        ask_for_everything(pod)  # so that each of them rises
         yield pod, prometheus
     finally:
         prometheus.process.terminate()

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
 
-from ddpm_service.gateway.metrics import VersionMetrics
+from ddpm_service.gateway.metrics import Metrics, VersionMetrics
 from ddpm_service.torchserve.board import Board, State, VersionState
 
 
 def watched() -> tuple[Board, CollectorRegistry]:
-    board, registry = Board(), CollectorRegistry()
-    VersionMetrics(board, registry)
+    board, metrics = Board(), Metrics()
+    VersionMetrics(board, metrics)
     for version in ("1.0", "2.0"):
         board.put("a", version, VersionState(f"a_{version}.mar", State.LOADING))
-    return board, registry
+    return board, metrics.registry
 
 
 def restarts(registry: CollectorRegistry, version: str) -> float | None:
@@ -55,3 +55,13 @@ def test_each_version_is_shown_with_its_state_and_the_default():
     board.move("a", "1.0", State.READY)
     board.answer("a", "2.0")
     assert (shown("1.0", "ready", "no"), shown("1.0", "loading", "yes")) == (1, None)
+
+
+def test_a_model_is_shown_before_its_first_request_for_a_figure_that_appears_as_1_has_not_risen():
+    _, registry = watched()
+
+    for outcome in ("done", "cancelled", "busy", "generation_failed", "out_of_memory", "unavailable"):
+        labels = {"model": "a", "outcome": outcome}
+        assert registry.get_sample_value("ddpm_gateway_requests_total", labels) == 0
+    for name in ("images_total", "request_seconds_count", "queue_wait_seconds_count", "first_preview_seconds_count"):
+        assert registry.get_sample_value(f"ddpm_gateway_{name}", {"model": "a"}) == 0
