@@ -1,8 +1,9 @@
-"""HTTP/1.1 on a connection, hardened: heads are bounded in size and time, and a connection can be cut."""
+"""HTTP/1.1 on a connection, hardened: heads and waiting are bounded, and a connection can be cut."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 from typing import Any
@@ -20,6 +21,9 @@ CORK = "ddpm.cork"
 _HEAD_BYTES = 64 * 1024
 # From the connection, or from the last answer, to the end of the next request's head.
 _HEAD_SECONDS = 30.0
+# A client that takes nothing of what waits for it for so long is left, also while the connection is being closed.
+_UNREAD_SECONDS = 30.0
+_UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
 _TOO_LARGE = Error(
     code="headers_too_large", message="The request's head is too large.", allowed=f"at most {_HEAD_BYTES} bytes"
 )
@@ -30,12 +34,16 @@ class Protocol(HttpToolsProtocol):
 
     _head_bytes = 0
     _in_head = True
-    _turns = 0
+    _deaf = False
+    _moves = 0
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
         super().connection_made(transport)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it
+            own = transport.get_extra_info("socket")
+            own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(_UNREAD_SECONDS * 1000))
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -44,13 +52,22 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, and count those of a head that has not ended."""
-        turns = self._turns
+        """Take bytes, and count those that bring neither a head to its end nor a body on: heads and trailers."""
+        if self._deaf:
+            return
+        if self._in_head:
+            data = _without_upgrade(data)
+        moves = self._moves
         super().data_received(data)
-        if self._in_head and self._turns == turns and not self.transport.is_closing():
+        if self._moves != moves:
+            self._head_bytes = 0
+        elif not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > _HEAD_BYTES:
-                self._refuse(431, _TOO_LARGE)
+                if self._in_head:
+                    self._refuse(431, _TOO_LARGE)
+                else:
+                    self._abort()
 
     def on_message_begin(self) -> None:
         """Let the application cut the connection."""
@@ -58,18 +75,36 @@ class Protocol(HttpToolsProtocol):
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
         scope["extensions"] = {ABORT: self._abort, CORK: self._cork}
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; a trailer, after the body, is dropped."""
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        """The head has ended in time."""
-        self._in_head, self._head_bytes = False, 0
-        self._turns += 1
+        """The head has ended in time. One that comes before the last answer ends the connection after that answer.
+
+        Uvicorn would read nothing more while it waits its turn, and not see the client leave.
+        """
+        self._in_head = False
+        self._moves += 1
         self._stop_timer()
-        super().on_headers_complete()
+        if self.cycle is None or self.cycle.response_complete:
+            super().on_headers_complete()
+        else:
+            self._deaf, self.cycle.keep_alive = True, False
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._moves += 1
+        if not self._deaf:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The body has ended, and the next head may begin."""
         self._in_head = True
-        self._turns += 1
-        super().on_message_complete()
+        self._moves += 1
+        if not self._deaf:
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Begin to wait for the next head, also while a refused body still arrives."""
@@ -106,3 +141,12 @@ class Protocol(HttpToolsProtocol):
         head = f"HTTP/1.1 {status} \r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
         self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
         self.transport.close()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Bytes of a head without its wish for another protocol: httptools would take its body for that protocol's.
+
+    ``curl --http2`` and Java's client wish for one with every request.
+    """
+    head, end, body = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nx-upgrade:", head) + end + body

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from contextlib import suppress
 
 import pytest
 
 from ddpm_service.gateway import protocol
 from ddpm_service.gateway.logs import JsonLines
+from tests.ddpm_service.gateway.wire import hang_up, raw
 
 pytestmark = pytest.mark.anyio
 
@@ -20,28 +20,6 @@ TOKENS = f"alice {TOKEN}\nbob {OTHER}\n"
 
 def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
-
-
-async def hang_up(writer: asyncio.StreamWriter) -> None:
-    """Leave at once, also with what was not sent yet."""
-    writer.transport.abort()
-    with suppress(OSError):
-        await writer.wait_closed()
-
-
-async def raw(house, *pieces: bytes, pause: float = 0) -> tuple[int, dict[str, str], bytes]:
-    """Send bytes as they are; return the answer."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
-    try:
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(pause)
-        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).decode().split("\r\n")
-        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in head[1:] if line)}
-        return int(head[0].split()[1]), headers, await reader.readexactly(int(headers["content-length"]))
-    finally:
-        await hang_up(writer)
 
 
 @pytest.mark.parametrize("path", ["/predictions/faces", "/v1/images/generations", "/generate", "/v1/models", "/config"])
