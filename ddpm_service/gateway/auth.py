@@ -38,7 +38,7 @@ class Tokens:
         file: the file, such as a mounted secret.
 
     Raises:
-        ServiceError: it cannot be read, names no token, or a token is too short.
+        ServiceError: it cannot be read, names no token, or a token is too short or called ``anonymous``.
     """
 
     def __init__(self, file: Path) -> None:
@@ -91,6 +91,8 @@ class Tokens:
                 raise ServiceError(
                     f"{self._file}, line {number}: a token has {_SHORTEST} characters or more, no blanks"
                 )
+            if words[0] == ANONYMOUS:
+                raise ServiceError(f"{self._file}, line {number}: {ANONYMOUS} is who needs no token; take another name")
             digest = hashlib.sha256(words[-1].encode()).digest()
             names[digest] = words[0] if len(words) == 2 else digest.hex()[:8]
         if not names:

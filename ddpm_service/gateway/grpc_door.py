@@ -166,7 +166,9 @@ class GrpcDoor:
         seconds = self._door.settings.upload_seconds
         try:
             async with asyncio.timeout(seconds), self._readers:
-                upload = held.enter_context(self._door.gate.limits.upload(None))
+                limits, longest = self._door.gate.limits, self._door.settings.max_bytes
+                upload = held.enter_context(limits.upload(longest))
+                upload.settle(longest)  # gRPC takes a message whole
                 message = await anext(aiter(messages), b"")
         except TimeoutError:
             text = "The request's message did not arrive in time."

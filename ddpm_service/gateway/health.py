@@ -16,12 +16,14 @@ _NOT_READY = {"description": "not ready, with the reason"}
 
 
 @router.get("/healthz")
+@router.head("/healthz", include_in_schema=False)
 async def healthz() -> dict[str, str]:
     """Whether the process lives; says nothing about models, so that a busy GPU kills no pod."""
     return {"status": "alive"}
 
 
 @router.get("/readyz", responses={503: _NOT_READY})
+@router.head("/readyz", include_in_schema=False)
 async def readyz(request: Request) -> JSONResponse:
     """Whether the default version of every model can answer; never false for being full."""
     door = door_of(request)
@@ -35,6 +37,7 @@ async def readyz(request: Request) -> JSONResponse:
 
 
 @router.get("/ping", responses={503: _NOT_READY})
+@router.head("/ping", include_in_schema=False)
 async def ping(request: Request) -> JSONResponse:
     """As TorchServe's, but true: healthy when ready."""
     ready = door_of(request).ready
@@ -42,6 +45,7 @@ async def ping(request: Request) -> JSONResponse:
 
 
 @router.get("/", response_class=JSONResponse, responses={200: {"content": {"text/html": {}}}})
+@router.head("/", include_in_schema=False)
 async def root(request: Request) -> Response:
     """The page for a browser, the state of the service for a program."""
     if "text/html" in request.headers.get("accept", ""):

@@ -67,22 +67,19 @@ class Limits:
         return self._by_version[name, version]
 
     @contextmanager
-    def upload(self, announced: int | None) -> Iterator[Upload]:
-        """Hold memory for a body of so many bytes, the longest allowed where it is not said beforehand.
+    def upload(self, announced: int) -> Iterator[Upload]:
+        """Hold memory for a body while it arrives; so many bytes are expected, 0 where it is not said beforehand.
 
-        What is held is for the whole time of the request: TorchServe keeps the body too.
+        What has arrived is held for the whole time of the request: TorchServe keeps the body too. What was only
+        announced is not, or who announces much and sends nothing would shut out everybody else.
 
         Raises:
             ApiError: longer than allowed (``too_large``), or too much is held already (``busy``).
         """
-        longest = self._settings.max_bytes
-        if announced is not None and announced > longest:
-            raise too_large(announced, longest)
-        size = longest if announced is None else announced
-        if self._upload_bytes and self._upload_bytes + size > self._settings.max_upload_bytes:
-            message = "Too many uploads at one time; ask again."
-            raise ApiError(Error(code="busy", message=message, retry_after=_RETRY_SECONDS))
-        upload = Upload(self, size)
+        if announced > self._settings.max_bytes:
+            raise too_large(announced, self._settings.max_bytes)
+        upload = Upload(self, self._settings.max_upload_bytes)
+        upload.expect(announced)
         try:
             yield upload
         finally:
@@ -105,13 +102,30 @@ class Limits:
 class Upload:
     """Memory that is held for one body."""
 
-    def __init__(self, limits: Limits, size: int) -> None:
+    def __init__(self, limits: Limits, most: int) -> None:
         self._limits = limits
+        self._most = most
         self._size = 0
-        self.settle(size)
+
+    def expect(self, size: int) -> None:
+        """See that there is room for so much; one body alone always has room.
+
+        Raises:
+            ApiError: too much is held already (``busy``).
+        """
+        others = self._limits._upload_bytes - self._size
+        if others and others + size > self._most:
+            message = "Too many uploads at one time; ask again."
+            raise ApiError(Error(code="busy", message=message, retry_after=_RETRY_SECONDS))
 
     def settle(self, size: int) -> None:
-        """Hold so much from now on."""
+        """Hold so much from now on.
+
+        Raises:
+            ApiError: there is no room for it.
+        """
+        if size > self._size:
+            self.expect(size)
         self._limits._upload_bytes += size - self._size
         self._size = size
 

@@ -67,9 +67,15 @@ class JsonLines(logging.Formatter):
 
 class _Words(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        values = [f"{name}={getattr(record, name)}" for name in _FIELDS if hasattr(record, name)]
+        values = [f"{name}={_plain(getattr(record, name))}" for name in _FIELDS if hasattr(record, name)]
         problem = _problem(record)
         return " ".join([f"ddpm serve: {record.getMessage()}", *values, *([problem] if problem else [])])
+
+
+def _plain(value: object) -> str:
+    """A value without control characters: a path may hold some, and a terminal would obey them."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)
 
 
 def _problem(record: logging.LogRecord) -> str | None:

@@ -173,7 +173,7 @@ def _order(request: Request, document: Mapping[str, Any], *, guided: bool) -> Or
 def _size(given: Any, model: ModelState) -> str:
     side = model.versions[model.default].manifest.get("image_size")
     own = f"{side}x{side}"
-    if given not in ("auto", own):
+    if side and given not in ("auto", own):
         message = f"The model {model.name} makes pictures of {own} only."
         raise InvalidRequest("unknown_value", message, field="size", given=given, allowed=f"auto, {own}")
     return own

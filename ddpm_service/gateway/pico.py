@@ -105,7 +105,7 @@ def _order(request: Request, given: dict[str, Any]) -> Order:
         raise InvalidRequest("wrong_type", message, field="model", given=name, allowed=", ".join(known))
     model = find_model(door, name)
     for field, own in {"image_size": _size(model), "channels": _bundle(model).get("channels")}.items():
-        if field in given and given[field] != own:
+        if own is not None and field in given and given[field] != own:
             message = f"The model {name} has {field} {own} and no other."
             raise InvalidRequest("unknown_value", message, field=field, given=given[field], allowed=str(own))
     fields = {"num_inference_steps": given.get("num_steps"), "seed": given.get("seed")}

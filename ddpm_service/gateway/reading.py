@@ -25,6 +25,10 @@ URLENCODED = "application/x-www-form-urlencoded"
 TAKEN = f"image/*, application/octet-stream, {FORM}, {JSON}"
 # Decoding a longer body takes so long that it must not stop everybody else.
 _LONG_BODY = 2**20
+# A form without files is short, and a document has few values, of which one is long. 32 MiB of others take seconds to
+# decode, in which Python's lock lets nobody else run.
+_LONGEST_URLENCODED = 2**16
+_MOST_VALUES = 10_000
 _MOST_FIELDS = 64
 
 T = TypeVar("T")
@@ -38,7 +42,7 @@ async def read_body(request: Request, limits: Limits, settings: Settings, held: 
         ClientDisconnect: the client left.
     """
     announced = request.headers.get("content-length")
-    upload = held.enter_context(limits.upload(int(announced) if announced else None))
+    upload = held.enter_context(limits.upload(int(announced) if announced else 0))
     body = bytearray()
     try:
         async with asyncio.timeout(settings.upload_seconds):
@@ -46,11 +50,11 @@ async def read_body(request: Request, limits: Limits, settings: Settings, held: 
                 body += chunk
                 if len(body) > settings.max_bytes:
                     raise too_large(len(body), settings.max_bytes)
+                upload.settle(len(body))
     except TimeoutError:
         allowed = f"{settings.upload_seconds:g} seconds"
         message = "The request's body did not arrive in time."
         raise ApiError(Error(code="upload_timeout", message=message, allowed=allowed)) from None
-    upload.settle(len(body))
     return bytes(body)
 
 
@@ -73,7 +77,14 @@ async def read_request(request: Request, body: bytes) -> GenerateRequest:
 
 
 def read_json(body: bytes) -> Any:
-    """The parsed document, or the bytes themselves where they are none, as TorchServe hands them on."""
+    """The parsed document, or the bytes themselves where they are none, as TorchServe hands them on.
+
+    Raises:
+        ApiError: it has too many values.
+    """
+    if (values := body.count(b",")) > _MOST_VALUES:
+        allowed = f"at most {_MOST_VALUES} values"
+        raise ApiError(Error(code="too_large", message="Too many values.", field="body", given=values, allowed=allowed))
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -130,7 +141,7 @@ def unsupported(media: str, hint: str = "") -> InvalidRequest:
 
 def _read_urlencoded(body: bytes) -> dict[str, str]:
     """The fields of a form without files; a picture sent as one, the usual slip with curl, is told how to mend it."""
-    if not body.isascii():
+    if len(body) > _LONGEST_URLENCODED or not body.isascii():
         hint = " With curl, send -F image=@FILE, or --data-binary @FILE -H 'Content-Type: image/jpeg'."
         raise unsupported(URLENCODED, hint)
     try:

@@ -30,7 +30,7 @@ class Settings(BaseModel):
     upload_seconds: float = Field(60.0, gt=0, description="time in which a body must have arrived")
     max_open: int = Field(100, ge=1, description="requests under way or queued per model version")
     max_open_per_token: int = Field(20, ge=1, description="requests of one token under way or queued")
-    rate_per_minute: float = Field(120.0, gt=0, description="requests of one token")
+    rate_per_minute: float = Field(120.0, ge=1, description="requests of one token")
     stalled_seconds: float = Field(30.0, gt=0, description="time after which a client that reads nothing is left")
     heartbeat_seconds: float = Field(10.0, gt=0, le=15, description="longest silence of a stream")
     drain_seconds: float = Field(300.0, ge=0, description="time that running requests get at the end")

@@ -56,7 +56,9 @@ def test_a_changed_file_holds_and_a_wrong_or_missing_one_changes_nothing(file, m
         tokens.caller(f"Bearer {FIRST}")
 
 
-@pytest.mark.parametrize("text", ["", "# none\n", "short\n", "alice her token-of-many-characters\n"])
+@pytest.mark.parametrize(
+    "text", ["", "# none\n", "short\n", "alice her token-of-many-characters\n", f"anonymous {FIRST}\n"]
+)
 def test_a_useless_file_is_refused_at_the_start_without_repeating_it(tmp_path, text):
     file = tmp_path / "tokens"
     file.write_text(text)

@@ -157,3 +157,19 @@ async def test_the_figures_count_what_happened(house):
     async with house.client.get("/metrics") as response:
         assert response.status == 404  # not on the public port
     await listener.stop()
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/ping"])
+async def test_a_monitor_may_ask_for_heads_alone(house, path):
+    async with house.client.head(path) as response:
+        assert (response.status, await response.read()) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "document"),
+    [("/v1/images/generations", {"model": "lost", "size": "64x64"}), ("/generate", {"model": "lost", "channels": 3})],
+)
+async def test_of_a_model_whose_archive_is_lost_no_size_is_refused(house, path, document):
+    house.board.put("lost", "1", VersionState("lost_1.mar", State.FAILED, "no such archive"))
+    async with house.client.post(path, json=document) as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (503, "unavailable")

@@ -94,7 +94,7 @@ async def test_uploads_together_are_bounded(open_house):
     async with open_house(max_bytes=1000_000, max_upload_bytes=1500_000) as house:
         head = b"POST /predictions/faces HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
         _, writer = await asyncio.open_connection("127.0.0.1", house.port)
-        writer.write(head + b"x" * 1000)
+        writer.write(head + b"x" * 999_000)
         await asyncio.sleep(0.1)
         status, headers, _ = await raw(house, head)
         assert (status, headers["retry-after"]) == (503, "5")
@@ -104,6 +104,18 @@ async def test_uploads_together_are_bounded(open_house):
         await asyncio.sleep(0.1)
         async with house.client.post("/predictions/faces", data=b"x" * 1000_000) as response:
             assert response.status == 200
+
+
+@pytest.mark.parametrize(
+    ("media", "body", "status", "code"),
+    [
+        ("application/x-www-form-urlencoded", b"image=" + b"%41" * 30_000, 415, "unsupported_media_type"),
+        ("application/json", b"[" + b"1," * 20_000 + b"1]", 413, "too_large"),
+    ],
+)
+async def test_a_body_that_would_take_seconds_to_parse_is_refused(house, media, body, status, code):
+    async with house.client.post("/predictions/faces", data=body, headers={"Content-Type": media}) as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (status, code)
 
 
 async def test_a_body_that_trickles_is_408(open_house):

@@ -85,9 +85,32 @@ def test_each_version_has_its_own_bounded_queue(clock):
 def test_uploads_are_bounded_one_by_one_and_together(clock):
     held = limits(clock, max_bytes=2000, max_upload_bytes=3000)
     assert refusal(held.upload(2001)).status == 413
-    with held.upload(1500):
-        with held.upload(1500):
+    with held.upload(1500) as first:
+        first.settle(1500)
+        with held.upload(0) as second:
+            second.settle(1500)
             assert refusal(held.upload(1)).code == "busy"
-        assert refusal(held.upload(None)).code == "busy"  # it may become 2000 long
-    with held.upload(None):
+        assert refusal(held.upload(2000)).code == "busy"
+    with held.upload(2000):
         pass
+
+
+def test_an_upload_that_grows_beyond_the_room_is_refused_and_frees_its_own(clock):
+    held = limits(clock, max_bytes=2000, max_upload_bytes=3000)
+    with held.upload(0) as first:
+        first.settle(2000)
+        with held.upload(0) as second:
+            second.settle(1000)
+            with pytest.raises(ApiError, match="uploads"):
+                second.settle(1001)
+        with held.upload(1000) as third:
+            third.settle(1000)
+
+
+def test_what_is_only_announced_shuts_nobody_out(clock):
+    held = limits(clock, max_bytes=2000, max_upload_bytes=3000)
+    with ExitStack() as stack:
+        for _ in range(10):
+            stack.enter_context(held.upload(2000))
+        with held.upload(2000) as upload:
+            upload.settle(2000)

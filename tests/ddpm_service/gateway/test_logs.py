@@ -35,6 +35,13 @@ def test_json_lines_with_their_fields():
     assert "secret" not in line
 
 
+def test_a_terminal_gets_no_control_characters_of_a_path():
+    stream = Terminal()
+    configure(stream)
+    log.info("request", extra={"path": "/\x1b]0;x\x07\nddpm serve: stopping"})
+    assert stream.getvalue() == "ddpm serve: request path='/\\x1b]0;x\\x07\\nddpm serve: stopping'\n"
+
+
 def test_words_on_a_terminal():
     stream = Terminal()
     configure(stream)

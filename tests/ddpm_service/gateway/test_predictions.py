@@ -247,7 +247,7 @@ async def test_the_frameworks_own_refusals_have_the_same_shape(house, method, pa
         ("GET", "/predictions/faces", "POST, PUT"),
         ("DELETE", "/predictions/faces/1.0", "POST, PUT"),
         ("POST", "/v1/models", "GET"),
-        ("POST", "/", "GET"),
+        ("POST", "/", "GET, HEAD"),
         ("GET", "/v1/images/edits", "POST"),
         ("PUT", "/openapi.json", "GET, HEAD"),
         ("POST", "/page/index.html", "GET, HEAD"),
