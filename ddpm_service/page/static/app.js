@@ -31,6 +31,8 @@ const models = new ModelList(() => {
   controls.setSteps(chosen?.version?.defaults.num_inference_steps ?? null);
   selfie.useModel(chosen ? path(chosen.model, chosen.pinned) : "");
 });
+const generate = byId("generate");
+const cancel = byId("cancel");
 /** @type {Run | null} */
 let current = null;
 let mends = 0;
@@ -53,8 +55,14 @@ byId("controls").addEventListener("submit", (/** @type {Event} */ event) => {
   event.preventDefault();
   begin();
 });
-byId("cancel").onclick = () => current?.cancel();
+cancel.onclick = () => current?.cancel();
+// Enter held down would press the next button as well
+byId("controls").onkeydown = (/** @type {KeyboardEvent} */ { key, repeat }) => key !== "Enter" || !repeat;
 service.watch();
+addEventListener("hashchange", () => {
+  takeTokenFromLink();
+  service.look();
+});
 
 /** Read the settings and start a run. */
 async function begin() {
@@ -117,8 +125,10 @@ function show(run) {
 /** @param {Run} run */
 function follow(run) {
   if (run !== current) return;
-  byId("generate").hidden = run.active;
-  byId("cancel").hidden = !run.active;
+  const [gone, shown] = run.active ? [generate, cancel] : [cancel, generate];
+  shown.hidden = false;
+  if (document.activeElement === gone) shown.focus({ preventScroll: true });
+  gone.hidden = true;
   document.title = run.phase === "running" ? `${Math.round(100 * run.share)} % · ${TITLE}` : TITLE;
   if (run.active) return;
   past.draw(stage.run);

@@ -29,13 +29,12 @@ export class WrongSetting extends Error {
 export class Controls {
   #guided = false;
   #steps = /** @type {number | null} */ (null);
+  #stops = /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-stop]"));
 
   constructor() {
     byId("automatic").onchange = () => this.#refresh();
     byId("resemblance").oninput = () => this.#choose(byId("resemblance").valueAsNumber);
-    for (const stop of document.querySelectorAll("[data-stop]")) {
-      stop.addEventListener("click", () => this.#choose(Number(/** @type {HTMLElement} */ (stop).dataset.stop)));
-    }
+    for (const stop of this.#stops) stop.onclick = () => this.#choose(Number(stop.dataset.stop));
     for (const button of document.querySelectorAll("[data-step]")) {
       button.addEventListener("click", () => this.#count(Number(/** @type {HTMLElement} */ (button).dataset.step)));
     }
@@ -75,8 +74,9 @@ export class Controls {
     if (seed !== null) fields.seed = seed;
     const steps = number("steps", 1, 10_000, "The number of steps");
     if (steps !== null) fields.num_inference_steps = steps;
-    if (!this.#pixel && byId("sampler").value) fields.sampler = byId("sampler").value;
-    if (!this.#pixel && byId("sampler").value === "ddim") fields.eta = number("eta", 0, 1, "η", false) ?? 0;
+    const sampler = !this.#pixel && byId("sampler").value;
+    if (sampler) fields.sampler = sampler;
+    if (sampler === "ddim") fields.eta = number("eta", 0, 1, "η", false) ?? 0;
     return this.#guided ? { ...fields, ...this.#guidance(Number(fields.num_images)) } : fields;
   }
 
@@ -124,12 +124,11 @@ export class Controls {
     byId("likeness").dataset.automatic = String(automatic);
     byId("resemblance").style.setProperty("--at", `${place}%`);
     byId("resemblance").setAttribute("aria-valuetext", automatic ? "automatic" : inWords(place));
-    for (const stop of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-stop]"))) {
+    for (const stop of this.#stops) {
       stop.setAttribute("aria-pressed", String(usable && !automatic && Number(stop.dataset.stop) === place));
     }
     byId("likeness-hint").textContent = this.#hint(automatic, place);
-    byId("way").closest(".field").hidden = !this.#guided;
-    byId("best").closest(".field").hidden = !this.#guided;
+    byId("way").closest(".field").hidden = byId("best").closest(".field").hidden = !this.#guided;
     byId("pull-field").hidden = !this.#pixel;
     byId("sampler").closest(".field").hidden = this.#pixel;
     byId("eta-field").hidden = this.#pixel || byId("sampler").value !== "ddim";

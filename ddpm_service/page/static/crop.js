@@ -133,7 +133,6 @@ export class CropFrame {
     this.element.setPointerCapture(down.pointerId);
     this.element.addEventListener("pointermove", move);
     const stop = () => this.element.removeEventListener("pointermove", move);
-    this.element.addEventListener("pointerup", stop, { once: true });
-    this.element.addEventListener("pointercancel", stop, { once: true });
+    this.element.addEventListener("lostpointercapture", stop, { once: true });
   }
 }

@@ -36,10 +36,9 @@ export function make(tag, properties = {}, ...children) {
  * @param {string} name
  */
 export function icon(name) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const [svg, use] = ["svg", "use"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
   svg.setAttribute("class", "icon");
   svg.setAttribute("aria-hidden", "true");
-  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
   use.setAttribute("href", `#i-${name}`);
   svg.append(use);
   return svg;
@@ -77,14 +76,6 @@ export function toast(text) {
   line.hidden = false;
   clearTimeout(toastTimer);
   toastTimer = setTimeout(() => (line.hidden = true), 5000);
-}
-
-/**
- * Tell a screen reader.
- * @param {string} text
- */
-export function announce(text) {
-  byId("live").textContent = text;
 }
 
 /**

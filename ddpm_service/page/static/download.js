@@ -5,7 +5,7 @@ import { zip } from "./zip.js";
 /** @typedef {import("./run.js").Slot} Slot */
 
 /** @param {Slot} slot */
-export const fileName = (slot) => `lookalike-${slot.seed}.${slot.file?.type.split("/")[1] ?? "png"}`;
+const fileName = (slot) => `lookalike-${slot.seed}.${slot.file?.type.split("/")[1] ?? "png"}`;
 
 /** @param {Slot} slot */
 export function saveOne(slot) {

@@ -22,8 +22,8 @@ export class ModelList {
     const kept = this.select.value;
     const options = models.flatMap((model) => [...model.versions].sort(defaultFirst(model)).map((version) => option(model, version)));
     this.select.replaceChildren(...options);
-    if (options.some((each) => each.value === kept && !each.disabled)) this.select.value = kept;
-    else this.select.value = (options.find((each) => !each.disabled) ?? options[0])?.value ?? "";
+    const usable = options.filter((each) => !each.disabled);
+    this.select.value = (usable.find((each) => each.value === kept) ?? usable[0] ?? options[0])?.value ?? "";
     this.select.disabled = options.length === 0;
     const failed = models.flatMap((model) =>
       model.versions.filter((version) => !version.ready && version.reason).map((version) => `${model.id} ${version.version}: ${version.reason}`),

@@ -38,7 +38,7 @@ export class Run extends EventTarget {
   }
 
   get active() {
-    return this.phase === "sending" || this.phase === "queued" || this.phase === "running";
+    return ["sending", "queued", "running"].includes(this.phase);
   }
 
   /** The finished pictures. */

@@ -9,6 +9,8 @@ import { mayAsk } from "./token.js";
 
 /** @typedef {import("./photo.js").Photo} Photo */
 
+const LATER = "Faces will be looked for once the service answers.";
+
 /** Tells of a photo that came or went by the event `change`, and of what went wrong by `problem`. */
 export class Selfie extends EventTarget {
   /** @type {Photo | null} */ #photo = null;
@@ -115,7 +117,7 @@ export class Selfie extends EventTarget {
     if (!photo) return;
     this.#cropped = false;
     this.#waiting = !this.#model;
-    if (this.#waiting) return this.#note("Faces will be looked for once the service answers.");
+    if (this.#waiting) return this.#note(LATER);
     this.#search.abort();
     const search = (this.#search = new AbortController());
     this.#note("Looking for faces…");
@@ -129,7 +131,7 @@ export class Selfie extends EventTarget {
       const failure = /** @type {api.Failure} */ (problem);
       if (search.signal.aborted) return;
       this.#waiting = failure.passes || failure.status >= 500 || failure.status === 401;
-      this.#note(this.#waiting ? "Faces will be looked for once the service answers." : "");
+      this.#note(this.#waiting ? LATER : "");
       if (!this.#waiting) this.dispatchEvent(new CustomEvent("problem", { detail: failure }));
     }
   }

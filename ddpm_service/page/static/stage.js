@@ -1,6 +1,6 @@
 /** One run as it is seen: what it is, how far it is, the photo's own face and the faces made. */
 
-import { announce, counted, duration, icon, make } from "./dom.js";
+import { byId, counted, duration, icon, make } from "./dom.js";
 import { saveAll } from "./download.js";
 import { paint, Tile } from "./tile.js";
 
@@ -70,7 +70,7 @@ export class Stage {
     meta.textContent = summary(run);
     all.hidden = done === 0 || run.active;
     resume.textContent = done ? "Continue" : "Try again";
-    resume.hidden = !(run.phase === "cancelled" || run.phase === "failed") || done === run.slots.length;
+    resume.hidden = !["cancelled", "failed"].includes(run.phase) || done === run.slots.length;
     words.textContent = progress(run);
     const percent = Math.round(100 * run.share);
     bar.setAttribute("aria-valuenow", percent);
@@ -94,8 +94,8 @@ export class Stage {
    */
   #say(run, percent) {
     const quarter = Math.floor(percent / 25) * 25;
-    const text = run.phase === "running" && quarter ? `${quarter} percent` : run.phase === "running" ? "Started" : progress(run);
-    if (text !== this.#said) announce((this.#said = text));
+    const text = run.phase !== "running" ? progress(run) : quarter ? `${quarter} percent` : "Started";
+    if (text !== this.#said) byId("live").textContent = this.#said = text;
   }
 }
 

@@ -7,13 +7,30 @@ const KEY = "token";
 /** @type {Promise<boolean> | null} */
 let asking = null;
 let declined = false;
+/** Why there is no token that works. */
+let problem = "";
 
-/** Take `#token=…` out of the address, so that it is neither shown nor bookmarked. */
+/** Take `#token=…` out of the address, so that it is neither shown nor bookmarked; it also answers an open question. */
 export function takeTokenFromLink() {
-  const token = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (token === null) return;
-  sessionStorage.setItem(KEY, token);
+  if (!location.hash.startsWith("#token=")) return;
+  let token = ""; // none can be read out of a broken escape
+  try {
+    token = decodeURIComponent(location.hash.slice(7));
+  } catch {}
   history.replaceState(null, "", location.pathname + location.search);
+  declined = false;
+  keep(token);
+  byId("token").close("link");
+}
+
+/**
+ * Keep a token, without the invisible characters that chats put into it; but none that no header can carry.
+ * @param {string} text
+ */
+function keep(text) {
+  const token = text.replace(/[\s\p{C}]/gu, "");
+  problem = /^[!-~]+$/.test(token) ? "" : "A token has plain letters, digits and signs only. Copy it again.";
+  if (!problem) sessionStorage.setItem(KEY, token);
 }
 
 /** The user wants something: asking for a token is welcome again, after "not now". */
@@ -32,37 +49,29 @@ export const bearer = () => sessionStorage.getItem(KEY);
 export function askToken(refused) {
   if (bearer() !== refused) return Promise.resolve(true);
   if (declined) return Promise.resolve(false);
-  asking ??= ask(refused !== null).finally(() => (asking = null));
+  if (refused !== null) problem = "That token was not accepted.";
+  asking ??= ask().finally(() => (asking = null));
   return asking;
 }
 
-/**
- * @param {boolean} again
- * @returns {Promise<boolean>}
- */
-function ask(again) {
+/** @returns {Promise<boolean>} */
+function ask() {
   /** @type {HTMLDialogElement} */
   const dialog = byId("token");
   /** @type {HTMLInputElement} */
   const input = byId("token-value");
-  byId("token-problem").hidden = !again;
-  byId("token-no").onclick = () => dialog.close("no");
+  byId("token-problem").textContent = problem;
+  byId("token-no").onclick = () => dialog.close();
   input.value = "";
   dialog.returnValue = "";
   dialog.showModal();
   input.focus();
   return new Promise((resolve) => {
-    dialog.addEventListener(
-      "close",
-      () => {
-        const token = input.value.trim();
-        input.value = "";
-        const given = dialog.returnValue === "yes" && token !== "";
-        if (given) sessionStorage.setItem(KEY, token);
-        declined = !given;
-        resolve(given);
-      },
-      { once: true },
-    );
+    dialog.onclose = () => {
+      if (dialog.returnValue === "yes") keep(input.value);
+      input.value = "";
+      declined = !dialog.returnValue;
+      resolve(!declined && (!problem || ask()));
+    };
   });
 }

@@ -6,6 +6,7 @@ import re
 import zipfile
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from ddpm_api import Error
@@ -127,6 +128,81 @@ class TestTrouble:
         page.goto(service.url + "#token=secret")
         expect(page.locator("#state")).to_have_text("Ready")
         assert page.url == service.url
+
+    def test_a_token_may_carry_what_a_chat_added_unseen(self, page: Page, service: Service) -> None:
+        service.token = "secret"
+        page.reload()
+        ask = page.get_by_role("dialog", name="This service asks for a token")
+        ask.get_by_label("Token").fill(" \ufeffsec\u00adret\u200b ")
+        ask.get_by_label("Token").press("Enter")
+        expect(page.locator("#state")).to_have_text("Ready")
+
+    def test_what_no_token_can_be_is_told_and_asked_for_again(self, page: Page, service: Service) -> None:
+        service.token = "se-cret"
+        page.reload()
+        ask = page.get_by_role("dialog", name="This service asks for a token")
+        for wrong in ("", "se–cret"):  # a dash that a chat made of the hyphen
+            ask.get_by_label("Token").fill(wrong)
+            ask.get_by_role("button", name="Continue").click()
+            expect(ask.get_by_role("alert")).to_contain_text("plain letters")
+            expect(ask.get_by_label("Token")).to_be_focused()
+        ask.get_by_label("Token").fill("se-cret")
+        ask.get_by_label("Token").press("Enter")
+        expect(page.locator("#state")).to_have_text("Ready")
+
+    @pytest.mark.parametrize("refused", [False, True])
+    def test_a_link_answers_the_question_of_a_page_that_is_open(
+        self, page: Page, service: Service, refused: bool
+    ) -> None:
+        service.token = "a+b/c=100%"
+        page.reload()
+        ask = page.get_by_role("dialog", name="This service asks for a token")
+        expect(ask).to_be_visible()
+        if refused:
+            ask.get_by_role("button", name="Not now").click()
+            expect(page.locator("#state")).to_have_text("Not usable")
+        page.goto(service.url + "#token=a+b/c=100%25")
+        expect(page.locator("#state")).to_have_text("Ready")
+        expect(ask).to_be_hidden()
+        assert page.url == service.url
+
+    @pytest.mark.parametrize("link", ["#token=100%", "#token=sécret", "#token="])
+    def test_a_link_without_a_possible_token_is_told(self, page: Page, service: Service, link: str) -> None:
+        service.token = "secret"
+        ask = page.get_by_role("dialog", name="This service asks for a token")
+        page.goto("about:blank")
+        for _ in ("anew", "in the open page"):
+            page.goto(service.url + link)
+            expect(ask.get_by_role("alert")).to_contain_text("plain letters")
+            assert page.url == service.url
+
+
+class TestKeyboard:
+    def test_the_focus_stays_on_the_button_of_the_run(self, page: Page, service: Service) -> None:
+        service.wait_at = STEPS
+        page.locator("#generate").press("Enter")
+        expect(page.get_by_role("button", name="Cancel")).to_be_focused()
+        service.go.set()
+        expect(page.locator("#generate")).to_be_focused()
+
+    def test_enter_held_down_starts_one_run_and_leaves_it_alone(self, page: Page, service: Service) -> None:
+        service.wait_at = STEPS
+        page.locator("#generate").focus()
+        page.keyboard.down("Enter")
+        expect(page.get_by_role("button", name="Cancel")).to_be_focused()
+        page.keyboard.down("Enter")
+        page.keyboard.up("Enter")
+        service.go.set()
+        expect(page.locator("#stage")).to_have_attribute("data-phase", "done")
+        assert len(service.generations) == 1
+
+    def test_the_focus_is_left_where_the_user_took_it(self, page: Page, service: Service) -> None:
+        service.wait_at = STEPS
+        make(page, "running")
+        page.get_by_label("Seed", exact=True).focus()
+        service.go.set()
+        expect(page.locator("#generate")).to_be_visible()
+        expect(page.get_by_label("Seed", exact=True)).to_be_focused()
 
 
 class TestResults:
