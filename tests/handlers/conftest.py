@@ -161,7 +161,9 @@ def start(toy_folder: Path, make_context: Callable[..., Context]) -> Callable[..
 
     def start(**settings: float) -> Frontend:
         context = make_context(toy_folder, **settings)
-        return Frontend(Handler(context), context)
+        handler = Handler(context)
+        handler.engine.max_rows = 16  # measured while the machine is busy it may be 1, and nobody would share a call
+        return Frontend(handler, context)
 
     return start
 
