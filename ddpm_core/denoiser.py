@@ -111,7 +111,7 @@ def fastest_dtype(network: nn.Module, example: Tensor, device: torch.device) -> 
         copied = copy.deepcopy(network).eval()
         nn.Module.to(copied, device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         x = example.to(device, dtype, memory_format=torch.channels_last)
-        return lambda: copied(x, torch.zeros(len(x), device=device))
+        return lambda: copied(x, torch.zeros(len(x), dtype=torch.long, device=device))
 
     plain, short = trial(torch.float32), trial(torch.bfloat16)
     try:

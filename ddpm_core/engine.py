@@ -223,19 +223,22 @@ class StepEngine:
             advanced = advance(self.denoiser, states)
         except Exception as error:
             if len(states) == 1:
+                traceback.clear_frames(error.__traceback__)  # the error is kept a while, what it computed is not
                 return [error]
-            half = len(states) // 2
             if _out_of_memory(error):
-                self.max_rows = min(self.max_rows, max(1, half))
+                self.max_rows = min(self.max_rows, len(states) // 2)
                 log.warning(
                     "out of memory with %d images in a call; from now on at most %d", len(states), self.max_rows
                 )
-            return self._advance(states[:half]) + self._advance(states[half:])
-        finite = torch.stack([state.x for state in advanced]).isfinite().flatten(1).all(1).tolist()
-        return [
-            state if ok else FloatingPointError("the image is no longer finite")
-            for state, ok in zip(advanced, finite, strict=True)
-        ]
+        else:
+            finite = torch.stack([state.x for state in advanced]).isfinite().flatten(1).all(1).tolist()
+            return [
+                state if ok else FloatingPointError("the image is no longer finite")
+                for state, ok in zip(advanced, finite, strict=True)
+            ]
+        # Only here, where the error is gone, has the failed call given its memory back: its frames held it.
+        half = len(states) // 2
+        return self._advance(states[:half]) + self._advance(states[half:])
 
     def _settle(self, request_id: str, job: _Job, outcomes: Sequence[SampleState | Exception]) -> list[Event]:
         """Take a request's rows a step further, or end it."""

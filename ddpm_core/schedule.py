@@ -39,7 +39,8 @@ class NoiseSchedule:
     def __post_init__(self) -> None:
         a = self.alpha_bar
         if a.ndim != 1 or len(a) < 2 or a[0] != 1.0 or not (np.diff(a) < 0).all() or not a[-1] > 0:
-            raise ValueError("alpha_bar must start at 1 and fall strictly to a value above 0")
+            end = "; it ends at 0: zero terminal SNR" if a.size and a.flat[-1] == 0 else ""
+            raise ValueError(f"alpha_bar must start at 1 and fall strictly to a value above 0{end}")
         a.setflags(write=False)
 
     @property
@@ -128,7 +129,8 @@ def from_diffusers(config: Mapping[str, Any]) -> NoiseSchedule:
     """Read the schedule out of a diffusers `scheduler_config.json`.
 
     Raises:
-        InvalidInput: a setting that changes the mathematics and is not supported here, by name.
+        InvalidInput: a setting that changes the mathematics and is not supported here, by name, or numbers that make
+            no schedule.
     """
     refused: tuple[tuple[str, Sequence[Any]], ...] = (
         ("rescale_betas_zero_snr", (False, None)),
@@ -138,20 +140,31 @@ def from_diffusers(config: Mapping[str, Any]) -> NoiseSchedule:
     for key, allowed in refused:
         if config.get(key) not in allowed:
             raise _unsupported(key, config[key], allowed)
-    num_levels = int(config.get("num_train_timesteps", 1000))
-    beta_start, beta_end = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
+    try:
+        with np.errstate(all="ignore"):  # what is not finite is no schedule, and said to be none
+            return replace(_made(config), config=dict(config))
+    except InvalidInput:
+        raise
+    except (TypeError, ValueError, OverflowError) as error:
+        allowed = "num_train_timesteps, a whole number above 0, and every beta between 0 and 1"
+        message = f"The scheduler's settings make no schedule: {error}. It takes {allowed}."
+        raise InvalidInput("unsupported_scheduler", message, allowed=allowed) from None
+
+
+def _made(config: Mapping[str, Any]) -> NoiseSchedule:
     if config.get("trained_betas") is not None:
         return _from_betas(np.asarray(config["trained_betas"], dtype=np.float64), config)
+    num_levels = int(config.get("num_train_timesteps", 1000))
+    beta_start, beta_end = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
     match config.get("beta_schedule", "linear"):
         case "linear":
-            made = linear(num_levels, beta_start, beta_end)
+            return linear(num_levels, beta_start, beta_end)
         case "scaled_linear":
-            made = _from_betas(np.linspace(beta_start**0.5, beta_end**0.5, num_levels) ** 2, config)
+            return _from_betas(np.linspace(math.sqrt(beta_start), math.sqrt(beta_end), num_levels) ** 2, config)
         case "squaredcos_cap_v2":
-            made = cosine(num_levels)
+            return cosine(num_levels)
         case other:
             raise _unsupported("beta_schedule", other, ("linear", "scaled_linear", "squaredcos_cap_v2"))
-    return replace(made, config=dict(config))
 
 
 def _unsupported(key: str, given: Any, allowed: Sequence[Any]) -> InvalidInput:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ddpm_core.errors import InvalidInput
+
 TIME_WIDTH = 256
 
 
@@ -25,9 +27,12 @@ class AttentionUNet(nn.Module):
     Args:
         channels: of the image.
         widths: channels at each scale, each half the side of the one before; H and W must be multiples of
-            2^(scales − 1).
+            2^(scales − 1). The last two are equal: the way up joins them.
         middle: width of the convolutions at the smallest scale.
         heads: of every attention; divides every width.
+
+    Raises:
+        InvalidInput: fewer than two widths, or the last two differ.
     """
 
     def __init__(
@@ -38,6 +43,15 @@ class AttentionUNet(nn.Module):
         heads: int = 4,
     ) -> None:
         super().__init__()
+        if len(widths) < 2 or widths[-1] != widths[-2]:
+            raise InvalidInput(
+                "bad_network",
+                f"AttentionUNet cannot have the widths {list(widths)}: it takes two or more, of which the last two are"
+                " equal.",
+                field="widths",
+                given=list(widths),
+                allowed="two or more, the last two equal",
+            )
         self.config: Mapping[str, Any] = {
             "_class_name": "AttentionUNet",
             "channels": channels,

@@ -1,4 +1,4 @@
-"""An upload's bytes, whatever a phone or a program made of them, as an upright RGB picture."""
+"""An upload's bytes, whatever a phone or a program made of them, as an upright sRGB picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pillow_heif
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops, ImageCms
 
 from ddpm_core.errors import InvalidInput
 
@@ -40,10 +40,10 @@ _ORIENTATION_TAG = 0x0112
 
 @dataclass(frozen=True)
 class Picture:
-    """An upload, upright and RGB, perhaps reduced; coordinates elsewhere are in pixels of the full upright picture.
+    """An upload, upright and sRGB, perhaps reduced; coordinates elsewhere are in pixels of the full upright picture.
 
     Attributes:
-        pixels: RGB, upright, its long side possibly reduced.
+        pixels: sRGB, upright, its long side possibly reduced.
         width: of the full upright picture, in pixels.
         height: of the full upright picture, in pixels.
     """
@@ -85,16 +85,18 @@ def decode(data: bytes | bytearray | memoryview, *, max_pixels: int = MAX_PIXELS
         raise _invalid("animated", "The image is animated; send a single picture.")
     if kind == "JPEG":
         kept = KEEP_SIDE / max(width, height)  # the decoder halves while both sides stay above what is asked for
-        image.draft(None, (int(width * kept), int(height * kept)))
+        _decoding(lambda: image.draft(None, (max(1, int(width * kept)), max(1, int(height * kept)))))
     _decoding(image.load)
     orientation = _orientation(image, data)
 
     rgb = _to_rgb(image)
     while max(rgb.size) >= 2 * KEEP_SIDE:
         rgb = rgb.reduce(2)
+    if profile := image.info.get("icc_profile"):
+        rgb = _to_srgb(rgb, profile)
     if orientation in _UPRIGHT:
         rgb = rgb.transpose(_UPRIGHT[orientation])
-    if orientation >= 5:
+    if 5 <= orientation <= 8:
         width, height = height, width
     return Picture(rgb, width, height)
 
@@ -197,6 +199,19 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white.paste(image, mask=image.getchannel("A"))
         return white
     return image.convert("RGB")
+
+
+def _to_srgb(rgb: Image.Image, profile: bytes) -> Image.Image:
+    """Give the colours that the profile means; where it is sRGB's, damaged or of no RGB, the picture as it is."""
+    ramp = Image.linear_gradient("L").resize((32, 32))
+    probe = Image.merge("RGB", (ramp, ramp.rotate(90), ramp.rotate(180)))
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+        moved = np.asarray(ImageChops.difference(transform.apply(probe), probe)).max()
+        return transform.apply(rgb) if moved > 2 else rgb
+    except Exception:  # a damaged profile is no reason to refuse a good picture
+        return rgb
 
 
 def _to_8_bit(levels: NDArray[Any]) -> NDArray[np.uint8]:

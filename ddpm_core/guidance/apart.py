@@ -43,13 +43,14 @@ def apart_displacement(x0: Tensor, target: Tensor, distance: Tensor) -> Tensor:
     own, step = detail(x0), detail(target)
     step = step / step.flatten(1).norm(dim=1).clamp(min=1e-6).view(-1, 1, 1, 1)
     d, t, u = own.flatten(1), step.flatten(1), detail(step).flatten(1)  # u: what a unit of the step takes from d
-    # (d − p·u)·t = c·|d − p·u|, squared: a quadratic in p, of which the smaller root comes first on the way out.
+    # (d − p·u)·t = c·|d − p·u|, squared: a quadratic in p, whose first root on the way out is written so
+    # that the sign of its square does not matter.
     c2 = (1 - distance).square()
     dt, ut = (d * t).sum(1), (u * t).sum(1)
     square = ut.square() - c2 * (u * u).sum(1)
     half = dt * ut - c2 * (d * u).sum(1)
     rest = dt.square() - c2 * (d * d).sum(1)
-    p = (half - (half.square() - square * rest).clamp(min=0).sqrt()) / square.clamp(min=1e-6)
+    p = rest / (half + (half.square() - square * rest).clamp(min=0).sqrt()).clamp(min=1e-6)
     near = (distance > 0) & (dt > 0) & (rest > 0)
     taken: Tensor = torch.where(near, p, 0).view(-1, 1, 1, 1) * step
     return -taken

@@ -9,6 +9,7 @@ from torch import Tensor
 
 MAX_SEED = 2**32 - 1
 _POSITIONS = 2**16
+_SPREAD = 0x9E3779B1  # odd, so at each position all seeds differ
 
 
 def noise(seed: int, position: int, shape: Sequence[int]) -> Tensor:
@@ -21,5 +22,7 @@ def noise(seed: int, position: int, shape: Sequence[int]) -> Tensor:
     """
     if not (0 <= seed <= MAX_SEED and 0 <= position < _POSITIONS):
         raise ValueError(f"seed {seed} or position {position} is out of range")
-    generator = torch.Generator("cpu").manual_seed(seed * _POSITIONS + position)
+    high, low = divmod(seed, _POSITIONS)
+    # PyTorch's generator on the CPU takes 32 bits: what is above seed 65,535 is folded in, all below stay as they were.
+    generator = torch.Generator("cpu").manual_seed((low * _POSITIONS + position) ^ (high * _SPREAD % 2**32))
     return torch.randn(tuple(shape), generator=generator)

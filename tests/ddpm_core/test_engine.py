@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -276,6 +277,46 @@ def test_out_of_memory_halves_the_calls_for_good_and_loses_nothing(
     assert sum(isinstance(event, events.End) for _, event in happened) == 8
     assert engine.max_rows == 2
     assert network.calls == [2] * 8
+
+
+def test_a_failed_call_gives_its_memory_back_before_the_next(
+    make: MakeEngine, plan: MakePlan, network: FakeNetwork
+) -> None:
+    held: list[weakref.ref[Tensor]] = []
+
+    def remember(x: Tensor, level: Tensor) -> None:
+        work = x.clone()
+        held.append(weakref.ref(work))
+        if sum(len(alive) for ref in held if (alive := ref()) is not None) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    network.check = remember
+    engine = make(max_rows=8)
+    engine.admit("a", plan(steps=2, num_images=8))
+    assert isinstance(list(run(engine))[-1][1], events.End)
+    assert engine.max_rows == 4
+    assert network.calls == [4] * 4
+
+
+def test_a_row_that_fails_holds_no_memory_while_the_others_advance(
+    make: MakeEngine, plan: MakePlan, network: FakeNetwork
+) -> None:
+    poison, held = only_of_five(plan), []
+
+    def remember(x: Tensor, level: Tensor) -> None:
+        work = x.clone()
+        held.append(weakref.ref(work))
+        assert sum(ref() is not None for ref in held) == 1
+        if (level == poison).any():
+            raise RuntimeError("poison")
+
+    network.check = remember
+    engine = make()
+    engine.admit("bad", plan(steps=5))
+    engine.admit("good", plan(steps=3, num_images=3))
+    happened = list(run(engine))
+    assert isinstance(of(happened, "bad")[-1], events.Failed)
+    assert isinstance(of(happened, "good")[-1], events.End)
 
 
 def test_memory_too_small_for_one_image_fails_that_request_with_the_reason(

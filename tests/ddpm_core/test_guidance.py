@@ -124,6 +124,17 @@ def test_detail_too_near_to_the_targets_is_brought_to_the_distance_asked_for(sid
     assert torch.allclose(_distance(near + delta, target), asked, atol=1e-3)
 
 
+@pytest.mark.parametrize("period", [6, 8, 10, 12])
+@pytest.mark.parametrize("side", [64, 128])
+def test_regular_stripes_are_taken_a_little_way_apart_by_a_little(side: int, period: int) -> None:
+    """The detail of their detail is not their detail, so away from it they never come to resemble it less and less."""
+    stripes = torch.sin(torch.arange(side) * 2 * torch.pi * 64 / side / period + 0.7).sign().expand(4, 3, side, side)
+    asked = torch.tensor([0.005, 0.01, 0.015, 0.02])
+    delta = apart_displacement(0.9 * stripes, stripes, asked)
+    assert delta.abs().max() < 1.5
+    assert torch.allclose(_distance(0.9 * stripes + delta, stripes), asked, atol=1e-4)
+
+
 def test_images_far_enough_from_the_target_are_left_alone_and_so_are_rows_that_ask_for_nothing() -> None:
     target, own = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert _distance(own, target) > 0.9

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,31 @@ def test_scheduler_settings_that_are_not_supported_are_refused_by_name(key: str,
     with pytest.raises(InvalidInput, match=key) as caught:
         schedule.from_diffusers({key: value})
     assert caught.value.given == value
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"beta_end": 1.0}, "zero terminal SNR"),
+        ({"beta_schedule": "scaled_linear", "beta_end": 1}, "zero terminal SNR"),
+        ({"trained_betas": [0.1, 0.5, 1.0]}, "zero terminal SNR"),
+        ({"beta_start": 0}, "fall strictly"),
+        ({"beta_schedule": "scaled_linear", "beta_start": -0.1}, "math"),
+        ({"beta_end": float("inf")}, "fall strictly"),
+        ({"trained_betas": []}, "fall strictly"),
+        ({"trained_betas": "all"}, "'all'"),
+        ({"num_train_timesteps": 0}, "fall strictly"),
+        ({"num_train_timesteps": 0, "beta_schedule": "squaredcos_cap_v2"}, "fall strictly"),
+        ({"num_train_timesteps": "many"}, "'many'"),
+        ({"num_train_timesteps": float("inf")}, "infinity"),
+        ({"beta_start": None}, "NoneType"),
+    ],
+)
+def test_numbers_that_make_no_schedule_are_refused_with_what_is_allowed(settings: dict[str, Any], word: str) -> None:
+    with pytest.raises(InvalidInput, match=word) as caught:
+        schedule.from_diffusers(settings)
+    assert caught.value.code == "unsupported_scheduler"
+    assert caught.value.allowed in caught.value.message
 
 
 def test_every_prediction_type_gives_the_same_clean_image(cosine: NoiseSchedule) -> None:
@@ -116,6 +143,19 @@ class Says(torch.nn.Module):
 def _grid_of(images: torch.Tensor) -> torch.Tensor:
     mean = torch.stack([images[:, :, i::2, j::2].mean((2, 3)) for i in (0, 1) for j in (0, 1)], -1)
     return F.pixel_shuffle((mean - mean.mean(-1, keepdim=True)).flatten(1)[:, :, None, None], 2).repeat(1, 1, 8, 8)
+
+
+def test_the_trial_calls_the_network_as_the_denoiser_does(cosine: NoiseSchedule) -> None:
+    dtypes = set()
+
+    class Watcher(TinyNetwork):
+        def forward(self, x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+            dtypes.add(timestep.dtype)
+            return super().forward(x, timestep)
+
+    fastest_dtype(Watcher(), torch.randn(1, 3, 16, 16), torch.device("cpu"))
+    Denoiser(Watcher(), cosine, Prediction.V)(torch.randn(1, 3, 16, 16), torch.tensor([5]))
+    assert dtypes == {torch.long}
 
 
 def test_the_precision_is_chosen_by_trying_and_leaves_the_network_as_it_was() -> None:

@@ -64,3 +64,12 @@ def test_noise_depends_on_seed_and_position_alone() -> None:
     for seed, position in ((-1, 0), (2**32, 0), (0, -1), (0, 65536)):
         with pytest.raises(ValueError, match="out of range"):
             noise(seed, position, (1,))
+
+
+def test_every_bit_of_the_seed_counts_and_small_seeds_keep_their_noise() -> None:
+    seeds = (7, *(7 + 2**bit for bit in range(3, 32)), 2**32 - 1)
+    drawn = {tuple(noise(seed, 1, (4,)).tolist()) for seed in seeds}
+    assert len(drawn) == len(seeds)
+    for seed, position in ((0, 0), (7, 3), (65535, 65535)):
+        expected = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(seed * 65536 + position))
+        assert torch.equal(noise(seed, position, (3, 4, 4)), expected)

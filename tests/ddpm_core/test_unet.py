@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from ddpm_core.denoiser import Denoiser, Prediction
+from ddpm_core.errors import InvalidInput
 from ddpm_core.sampling import SampleState, ddim, noise, sample
 from ddpm_core.schedule import linear
 from ddpm_core.training.objective import Objective
@@ -83,8 +84,15 @@ def test_a_side_that_cannot_be_halved_often_enough_is_refused():
         AttentionUNet(**SMALL)(torch.zeros(1, 3, 16, 18), torch.tensor([1]))
 
 
+@pytest.mark.parametrize("widths", [(), (8,), (8, 16), (8, 16, 32)])
+def test_widths_that_cannot_run_are_refused(widths):
+    with pytest.raises(InvalidInput, match="the last two are equal") as caught:
+        AttentionUNet(widths=widths)
+    assert caught.value.given == list(widths)
+
+
 def test_its_config_makes_the_same_network_again():
-    network = AttentionUNet(channels=1, widths=(8, 16), middle=12, heads=2)
+    network = AttentionUNet(channels=1, widths=(8, 8), middle=12, heads=2)
     settings = {key: value for key, value in network.config.items() if not key.startswith("_")}
     again = AttentionUNet(**settings)
     shapes = [{k: v.shape for k, v in n.state_dict().items()} for n in (network, again)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from ddpm_core.errors import InvalidInput
@@ -106,6 +106,73 @@ def test_a_heic_turned_by_its_container_is_not_turned_again() -> None:
         assert difference(decode(data).pixels, scene()) < 4
 
 
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_turns_nothing(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = decode(saved(scene(), "PNG", exif=exif))
+    assert (picture.width, picture.height) == picture.pixels.size == (96, 64)
+
+
+def display_p3(image: Image.Image) -> Image.Image:
+    """The same colours in Display P3: linear light, the primaries' matrix (CSS Color 4), and sRGB's curve again."""
+    value = np.asarray(image) / 255
+    light = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    light = light @ np.array([[0.82246, 0.17754, 0], [0.03319, 0.96681, 0], [0.01708, 0.07240, 0.91052]]).T
+    value = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    return Image.fromarray(np.rint(value * 255).astype(np.uint8))
+
+
+def profile(**primaries: tuple[float, float, float]) -> bytes:
+    """Make the profile of sRGB, or with other primaries, such as rXYZ."""
+    made = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    for i in range(int.from_bytes(made[128:132], "big")):
+        tag, start, _ = struct.unpack_from(">4sII", made, 132 + 12 * i)
+        if tag.decode() in primaries:
+            struct.pack_into(">3i", made, start + 8, *(round(x * 65536) for x in primaries[tag.decode()]))
+    return bytes(made)
+
+
+P3 = profile(rXYZ=(0.51512, 0.24120, -0.00105), gXYZ=(0.29198, 0.69225, 0.04189), bXYZ=(0.15710, 0.06657, 0.78407))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("PNG", {}),
+        ("TIFF", {}),
+        ("WEBP", {"lossless": True}),
+        ("JPEG", {"quality": 100, "subsampling": 0}),
+        ("HEIF", {"quality": -1}),
+        ("AVIF", {"quality": 100, "subsampling": "4:4:4"}),
+    ],
+)
+def test_colours_are_those_that_the_profile_means(kind: str, options: dict[str, Any]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    muted = Image.blend(scene(), Image.new("RGB", (96, 64), (200, 150, 130)), 0.5)
+    held = display_p3(muted).transpose(TURNED_BY[6])
+    pixels = decode(saved(held, kind, icc_profile=P3, exif=exif.tobytes(), **options)).pixels
+    for corner in ((16, 16), (80, 16), (16, 48), (80, 48)):
+        shown, meant = (np.asarray(image.getpixel(corner), int) for image in (pixels, muted))
+        assert np.abs(shown - meant).max() <= 2
+
+
+def test_colours_of_a_transparent_and_of_a_large_picture_too() -> None:
+    clear = display_p3(scene()).convert("RGBA")
+    assert difference(decode(saved(clear, "PNG", icc_profile=P3)).pixels, scene()) < 1
+    large = decode(saved(display_p3(scene()).resize((3840, 2560), 0), "PNG", icc_profile=P3)).pixels
+    assert difference(large, scene().resize((1920, 1280), 0)) < 1
+
+
+@pytest.mark.parametrize(
+    "unfit", [b"no profile", P3[:300], P3.replace(b"RGB ", b"GRAY", 1), P3.replace(b"RGB ", b"CMYK", 1)]
+)
+def test_a_profile_that_is_srgbs_or_damaged_or_does_not_fit_changes_nothing(unfit: bytes) -> None:
+    for data in (unfit, profile()):
+        assert difference(decode(saved(scene(), "PNG", icc_profile=data)).pixels, scene()) == 0
+
+
 def test_damaged_exif_is_no_reason_to_refuse() -> None:
     assert decode(saved(scene(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")).pixels.size == (96, 64)
 
@@ -188,6 +255,12 @@ def test_a_photograph_with_a_second_picture_inside_is_a_photograph() -> None:
     data = saved(scene(), "MPO", save_all=True, append_images=[Image.new("RGB", (96, 64), "white")], quality=95)
     picture = decode(data)
     assert difference(picture.pixels, scene()) < 4
+
+
+@pytest.mark.parametrize("size", [(16, 20481), (20481, 16)])
+def test_a_very_thin_photograph_is_decoded(size: tuple[int, int]) -> None:
+    picture = decode(saved(Image.new("RGB", size), "JPEG"))
+    assert (picture.width, picture.height) == size
 
 
 def test_empty() -> None:
