@@ -188,7 +188,7 @@ def write_bundle(
     files = [UNET_CONFIG, SCHEDULER_CONFIG, WEIGHTS] + ([manifest.network.file] if manifest.network else [])
     manifest = manifest.model_copy(update={"checksums": {name: sha256(path / name) for name in files}})
     _write_json(path / MANIFEST, manifest.model_dump(mode="json", exclude_none=True))
-    (path / "README.md").write_text(readme, encoding="utf-8")
+    (path / "README.md").write_text(readme, encoding="utf-8", errors="backslashreplace")
     return read_bundle(path)
 
 
@@ -280,8 +280,9 @@ def _existing(path: Path) -> Path:
 
 
 def _json(path: Path) -> dict[str, Any]:
+    file = _existing(path)
     try:
-        value = json.loads(_existing(path).read_text(encoding="utf-8"))
+        value = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise _broken(path.parent, f"{path.name} is not JSON: {error}") from None
     if not isinstance(value, dict):
@@ -291,7 +292,8 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file's name may be no UTF-8
 
 
 def _broken(path: Path, why: str) -> InvalidInput:

@@ -21,7 +21,15 @@ class Collection(Protocol):
         ...
 
     def read(self, name: str) -> bytes:
-        """Give the bytes of one file."""
+        """Give the bytes of one file.
+
+        Raises:
+            OSError: it is not there, damaged or encrypted.
+        """
+        ...
+
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Give what tells a file from what it was before, without reading it: its size, and its time or checksum."""
         ...
 
 
@@ -34,6 +42,13 @@ class _Files:
     def read(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
 
+    def stamp(self, name: str) -> tuple[int, int]:
+        try:
+            found = (self.root / name).stat()
+        except OSError:  # a list may name what is not there
+            return 0, 0
+        return found.st_size, found.st_mtime_ns
+
 
 class _Zip:
     """Members of a zip; `ZipFile` itself lets threads read at once."""
@@ -43,7 +58,14 @@ class _Zip:
         self.names = sorted(name for name in self._zip.namelist() if _is_image(name))
 
     def read(self, name: str) -> bytes:
-        return self._zip.read(name)
+        try:
+            return self._zip.read(name)
+        except Exception as error:  # of a damaged or encrypted member each decompressor says it in its own way
+            raise OSError(f"the zip's member cannot be read: {error}") from error
+
+    def stamp(self, name: str) -> tuple[int, int]:
+        member = self._zip.getinfo(name)
+        return member.file_size, member.CRC
 
 
 def open_collection(path: Path) -> Collection:
@@ -61,10 +83,14 @@ def open_collection(path: Path) -> Collection:
     elif not path.is_file():
         raise InvalidInput("no_data", f"There is no folder, zip or list {path}.", field="data", given=str(path))
     elif zipfile.is_zipfile(path):
-        collection = _Zip(path)
+        try:
+            collection = _Zip(path)
+        except Exception as error:  # as for its members
+            message = f"The zip {path} is damaged: {error}."
+            raise InvalidInput("no_data", message, field="data", given=str(path)) from error
     else:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError:
             message = f"{path} is neither a zip nor a list of image paths."
             raise InvalidInput("no_data", message, field="data", given=str(path)) from None
@@ -75,6 +101,17 @@ def open_collection(path: Path) -> Collection:
             "no_images", f"There are no images in {path}.", field="data", given=str(path), allowed=f"files in {words}"
         )
     return collection
+
+
+def refuse_inside(source: Path, out: Path) -> None:
+    """Refuse to write into a folder that is read: what is written there would be taken for more of it.
+
+    Raises:
+        InvalidInput: `out` is the folder `source` or lies in it.
+    """
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        message = f"{out} lies inside the source {source}: choose a folder outside it."
+        raise InvalidInput("out_in_source", message, field="out", given=str(out), allowed=f"outside {source}")
 
 
 def _is_image(name: str) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import string
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +12,7 @@ from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import Request, urlopen
 
 MAX_BYTES = 64 * 2**20
@@ -22,9 +24,9 @@ def read_addresses(source: Path) -> list[str] | None:
     if not source.is_file():
         return None
     with source.open("rb") as file:
-        if not file.read(8).lstrip().startswith(b"http"):
+        if not file.read(16).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"http"):
             return None
-    lines = (line.strip() for line in source.read_text(encoding="utf-8").splitlines())
+    lines = (line.strip() for line in source.read_text(encoding="utf-8-sig").splitlines())
     return list(dict.fromkeys(line for line in lines if line))
 
 
@@ -61,14 +63,15 @@ def download(
 
 def _fetch(address: str, file: Path) -> str:
     """Fetch one file, whole or not at all; give the reason where it failed, else nothing."""
-    if urlsplit(address).scheme not in ("http", "https"):
+    if not address.lower().startswith(("http://", "https://")):
         return "not an http or https address"
     reason = ""
     for attempt in range(_TRIES):
         if attempt:
             time.sleep(_PAUSE * 2**attempt)
         try:
-            with urlopen(Request(address, headers={"User-Agent": "ddpm-prepare"}), timeout=_TIMEOUT) as answer:
+            request = Request(_in_ascii(address), headers={"User-Agent": "ddpm-prepare"})
+            with urlopen(request, timeout=_TIMEOUT) as answer:
                 data, length = answer.read(MAX_BYTES + 1), answer.headers.get("Content-Length")
         except HTTPError as error:
             reason = f"the server answered {error.code}"
@@ -86,3 +89,10 @@ def _fetch(address: str, file: Path) -> str:
                 return ""
             reason = "the connection broke"
     return reason
+
+
+def _in_ascii(address: str) -> str:
+    """Give an address as it is asked for: letters beyond ASCII encoded, in the host as in DNS; ValueError if none."""
+    parts = urlsplit(address)
+    host = parts.netloc.encode("idna").decode("ascii")
+    return quote(parts._replace(netloc=host).geturl(), safe=string.punctuation)

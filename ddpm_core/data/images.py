@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from PIL import Image, ImageOps
 
 from ddpm_core import faces
 from ddpm_core.data.collection import Collection, open_collection
+from ddpm_core.data.whole import write_whole
 from ddpm_core.errors import InvalidInput
 
 
@@ -62,6 +64,7 @@ def load(
 
     Raises:
         InvalidInput: no images, none readable, or a class that is not there.
+        OSError: the disk has no room for the array.
     """
     collection = open_collection(path)
     names = _of_classes(collection.names, classes)
@@ -69,14 +72,15 @@ def load(
     memory = memory if memory is not None else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     if int(np.prod(shape)) <= memory or cache is None:
         return _decode_all(collection, names, np.empty(shape, np.uint8))
-    key = hashlib.sha256(json.dumps([*shape, *names]).encode()).hexdigest()[:16]
+    stamped = [(name, *collection.stamp(name)) for name in names]
+    key = hashlib.sha256(json.dumps([*shape, *stamped]).encode()).hexdigest()[:16]
     index, array = cache / f"{key}.json", cache / f"{key}.npy"
     if not index.exists():  # written last, so it is there only with a whole array
         cache.mkdir(parents=True, exist_ok=True)
-        pixels = np.lib.format.open_memmap(array, mode="w+", dtype=np.uint8, shape=shape)
+        pixels = _on_disk(array, shape)
         done = _decode_all(collection, names, pixels)
         pixels.flush()
-        index.write_text(json.dumps([done.names, done.digests, done.dropped]), encoding="utf-8")
+        write_whole(index, json.dumps([done.names, done.digests, done.dropped]))
     kept, digests, dropped = json.loads(index.read_text(encoding="utf-8"))
     stored: NDArray[np.uint8] = np.load(array, mmap_mode="r")
     return ImageSet(stored[: len(kept)], tuple(kept), tuple(digests), tuple((name, why) for name, why in dropped))
@@ -92,6 +96,19 @@ def decode(data: bytes, image_size: int, channels: int = 3) -> NDArray[np.uint8]
     return np.asarray(image if channels == 3 else image.convert("L"), np.uint8).reshape(
         image_size, image_size, channels
     )
+
+
+def _on_disk(file: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """Make an array in a file, with its room taken: on a full disk a write through the mapping kills the process."""
+    pixels: np.memmap[Any, np.dtype[np.uint8]] = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        try:
+            with file.open("r+b") as opened:
+                os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+        except OSError as error:
+            file.unlink()
+            raise OSError(error.errno, error.strerror, str(file)) from None  # as `open` would say it
+    return pixels
 
 
 def _of_classes(names: Sequence[str], classes: Sequence[str]) -> list[str]:

@@ -17,12 +17,13 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from ddpm_core import faces
-from ddpm_core.data.collection import Collection, open_collection
+from ddpm_core.data.collection import Collection, open_collection, refuse_inside
 from ddpm_core.data.download import download, read_addresses
 from ddpm_core.data.judge import NearDuplicates, is_collage
+from ddpm_core.data.whole import write_whole
 from ddpm_core.errors import InvalidInput
 
-REPORT = "report.json"
+REPORT, IMAGES = "report.json", "images"
 _AT_ONCE = 32
 _TILE, _COLUMNS, _MOST_TILES = 96, 12, 120
 
@@ -49,6 +50,11 @@ class Dropped:
     detail: str = ""
     thumbnail: Image.Image | None = None
 
+    @property
+    def why(self) -> str:
+        """The reason, and what exactly."""
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
 
 def prepare(
     source: Path,
@@ -74,15 +80,15 @@ def prepare(
         The report, which also lies in `out`: counts, and what became of every picture.
 
     Raises:
-        InvalidInput: no pictures, or `out` holds a training set already or lies in the source.
+        InvalidInput: no pictures, none that can be kept, or `out` holds a training set or other `images/` already or
+            lies in the source.
+        OSError: something could not be written.
     """
-    if (out / REPORT).exists():
-        raise InvalidInput("out_exists", f"{out} already holds a prepared set.", field="out", given=str(out))
-    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
-        raise InvalidInput("out_in_source", f"{out} lies inside the source {source}.", field="out", given=str(out))
+    aside = out / f".{IMAGES}.partial"
+    _refuse(source, out, aside)
     names, read, dropped = _gather(source, out, progress)
-    shutil.rmtree(out / "images", ignore_errors=True)  # of a preparation that was interrupted
-    (out / "images").mkdir(parents=True)
+    shutil.rmtree(aside, ignore_errors=True)  # of a preparation that was interrupted
+    aside.mkdir(parents=True)
 
     judge = _Judge(size, size if min_side is None else min_side, faces.FaceFinder(domain))
     kept: dict[str, str] = {}
@@ -92,10 +98,10 @@ def prepare(
         if isinstance(fate, Dropped):
             dropped.append(fate)
         else:
-            target = _free_name(out / "images", name)
+            target = _free_name(aside, name)
             target.parent.mkdir(parents=True, exist_ok=True)
             fate.save(target)
-            kept[name] = target.relative_to(out / "images").as_posix()
+            kept[name] = target.relative_to(aside).as_posix()
     report = {
         "source": source.name,
         "size": size,
@@ -104,11 +110,15 @@ def prepare(
         "kept": len(kept),
         "dropped": dict(Counter(item.reason for item in dropped).most_common()),
         "images": kept,
-        "left_out": {item.name: f"{item.reason}: {item.detail}" if item.detail else item.reason for item in dropped},
+        "left_out": {item.name: item.why for item in dropped},
     }
     if dropped:
         draw_dropped(dropped).save(out / "dropped.png")
-    (out / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if not kept:
+        shutil.rmtree(aside)
+        raise _none_kept(source, dropped, out / "dropped.png")
+    aside.rename(out / IMAGES)
+    write_whole(out / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return report
 
 
@@ -128,6 +138,26 @@ def draw_dropped(dropped: Sequence[Dropped]) -> Image.Image:
             sheet.paste(item.thumbnail, (x + 2, y + 2))
         draw.text((x + 2, y + _TILE), item.reason, fill="black")
     return sheet
+
+
+def _refuse(source: Path, out: Path, aside: Path) -> None:
+    """Refuse to touch anything that an interrupted preparation did not leave."""
+    if (out / REPORT).exists():
+        raise InvalidInput("out_exists", f"{out} already holds a prepared set.", field="out", given=str(out))
+    if (out / IMAGES).exists():
+        message = f"{out / IMAGES} exists already, and no {REPORT} beside it says that it was prepared here."
+        raise InvalidInput("out_exists", message, field="out", given=str(out), allowed=f"a folder without {IMAGES}/")
+    refuse_inside(source, out)
+    if source.resolve().is_relative_to(aside.resolve()):
+        message = f"The source {source} lies in {aside}, which is removed."
+        raise InvalidInput("out_exists", message, field="out", given=str(out))
+
+
+def _none_kept(source: Path, dropped: Sequence[Dropped], sheet: Path) -> InvalidInput:
+    counted = ", ".join(f"{count} {reason}" for reason, count in Counter(item.reason for item in dropped).most_common())
+    first = f"the first, {dropped[0].name}: {dropped[0].why}"
+    message = f"None of {len(dropped)} pictures can be kept: {counted}; {first}. They are shown in {sheet}."
+    return InvalidInput("no_images", message, field="data", given=str(source))
 
 
 def _gather(source: Path, out: Path, progress: Progress) -> tuple[Sequence[str], Callable[[str], bytes], list[Dropped]]:
@@ -178,7 +208,7 @@ class _Judge:
             reason = "too small" if picture.code == "too_small" else "undecodable"
             return Dropped(name, reason, picture.message)
         if isinstance(picture, OSError):
-            return Dropped(name, "unreadable", picture.strerror or type(picture).__name__)
+            return Dropped(name, "unreadable", picture.strerror or str(picture) or type(picture).__name__)
         small = picture.pixels.copy()
         small.thumbnail((_TILE - 4, _TILE - 4))
         if (first := self._files.setdefault(digest, name)) != name:

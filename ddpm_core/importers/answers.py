@@ -15,10 +15,13 @@ from ddpm_core.importers.found import Found
 from ddpm_core.schedule import NoiseSchedule
 
 _CONFIG_KEYS = ("network", "scheduler")
+_LEVELS = "num_train_timesteps"
+# Any of these by hand makes another schedule than the source's.
+_CURVE = frozenset({"beta_schedule", "beta_start", "beta_end", "trained_betas"})
 
 
 class Schedule(StrEnum):
-    """The schedules that have a name: those of Ho et al. 2020 and Nichol & Dhariwal 2021, with 1000 levels."""
+    """The schedules that have a name: those of Ho et al. 2020 and Nichol & Dhariwal 2021, by default of 1000 levels."""
 
     LINEAR = "linear"
     COSINE = "cosine"
@@ -33,7 +36,7 @@ class Answers:
         domain: how selfies are aligned for it: `human_face`, `cat_face` or `any`.
         image_size: side of its images in pixels.
         prediction_type: in diffusers' words.
-        schedule: by name.
+        schedule: by name; `scheduler` may say the rest, such as `num_train_timesteps`.
         network: settings of the network, in the words of `unet/config.json` or of the class that comes with its code.
         scheduler: settings of the schedule, in diffusers' words.
         code: the file and the class of a network that comes with its code.
@@ -79,11 +82,19 @@ def read_config(file: Path) -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Settled:
-    """The facts beside the network, from the source or by hand."""
+    """The facts beside the network, from the source or by hand.
+
+    Attributes:
+        image_size, prediction_type, schedule: as in the bundle.
+        by_hand: which settings of the scheduler were said by hand.
+        note: how the schedule was found out in the source, or None.
+    """
 
     image_size: int
     prediction_type: str
     schedule: NoiseSchedule
+    by_hand: frozenset[str]
+    note: str | None
 
 
 def settle(found: Found, answers: Answers, network: Mapping[str, Any], open_settings: Mapping[str, str]) -> Settled:
@@ -106,10 +117,11 @@ def settle(found: Found, answers: Answers, network: Mapping[str, Any], open_sett
     if size is None:
         scales = len(network.get("block_out_channels") or network.get("widths") or [0])
         missing["--image-size"] = "8..2048" + (f", a multiple of {2 ** (scales - 1)}" if scales > 1 else "")
-    scheduler: dict[str, Any] = {**found.scheduler, **answers.scheduler}
-    if answers.schedule is not None:
-        named = schedules.linear() if answers.schedule is Schedule.LINEAR else schedules.cosine()
-        scheduler = {**scheduler, "trained_betas": None, **named.config}
+    said = _said(answers)
+    scheduler = {**found.scheduler, **said}
+    another = bool(said.keys() & _CURVE) or scheduler.get(_LEVELS) != found.scheduler.get(_LEVELS)
+    if another and said.get("trained_betas") is None:
+        scheduler.pop("trained_betas", None)  # the source's table would win over what was said
     if not {"beta_schedule", "trained_betas"} & scheduler.keys():
         missing["--schedule"] = "linear or cosine, or another with --config"
     prediction = answers.prediction_type or answers.scheduler.get("prediction_type") or found.prediction_type
@@ -126,4 +138,27 @@ def settle(found: Found, answers: Answers, network: Mapping[str, Any], open_sett
     assert size is not None
     assert prediction is not None
     scheduler["prediction_type"] = prediction
-    return Settled(size, prediction, schedules.from_diffusers(scheduler))
+    note = None if another else found.schedule_note
+    return Settled(size, prediction, schedules.from_diffusers(scheduler), frozenset(said), note)
+
+
+def _said(answers: Answers) -> dict[str, Any]:
+    """Give the settings of the scheduler that were said by hand; the named schedule's are its defaults.
+
+    Raises:
+        InvalidInput: two schedules were said.
+    """
+    if answers.schedule is None:
+        return dict(answers.scheduler)
+    named = schedules.linear() if answers.schedule is Schedule.LINEAR else schedules.cosine()
+    for key in ("beta_schedule", "trained_betas"):
+        given = answers.scheduler.get(key)
+        if given not in (None, named.config["beta_schedule"]):
+            raise InvalidInput(
+                "two_schedules",
+                f"--schedule {answers.schedule} and the {key} of --config are two schedules: leave one out.",
+                field=key,
+                given=given,
+                allowed=f"--schedule or {key}",
+            )
+    return {**named.config, **answers.scheduler, "beta_schedule": named.config["beta_schedule"]}

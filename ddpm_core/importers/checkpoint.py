@@ -40,7 +40,7 @@ def read(path: Path) -> Found:
     if "block_out_channels" in network:
         network.setdefault("_class_name", "UNet2DModel")
     predictions = facts.get("prediction_type", []) + facts.get("objective", [])
-    scheduler, notes = _schedule_of(tensors)
+    scheduler, note = _schedule_of(tensors)
     return Found(
         source=path.name,
         tensors=tensors,
@@ -48,7 +48,7 @@ def read(path: Path) -> Found:
         scheduler=scheduler,
         image_size=_agreed([_side(value) for name in _SIZES for value in facts.get(name, [])]),
         prediction_type=_agreed([_PREDICTIONS.get(value, value) for value in predictions if isinstance(value, str)]),
-        notes=notes,
+        schedule_note=note,
     )
 
 
@@ -89,7 +89,7 @@ def _attributes(record: pickles.Record) -> dict[str, Any]:
     return own | parts
 
 
-def _schedule_of(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _schedule_of(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], str | None]:
     """Read the schedule out of the tables that many diffusion classes keep beside the network."""
     for key, table in tensors.items():
         kind = key.rsplit(".", 1)[-1]
@@ -98,12 +98,12 @@ def _schedule_of(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], tuple[s
             betas = values if kind == "betas" else 1 - values / np.concatenate([[1.0], values[:-1]])
             break
     else:
-        return {}, ()
+        return {}, None
     for known in (schedules.linear(len(betas)), schedules.cosine(len(betas))):
         if np.allclose(np.cumprod(1 - betas), known.alpha_bar[1:], rtol=1e-3, atol=1e-6):
-            return dict(known.config), (f"The schedule was read from `{key}`: {known.config['beta_schedule']}.",)
+            return dict(known.config), f"The schedule was read from `{key}`: {known.config['beta_schedule']}."
     config = {"num_train_timesteps": len(betas), "trained_betas": betas.tolist()}
-    return config, (f"The schedule was read from `{key}`, number by number.",)
+    return config, f"The schedule was read from `{key}`, number by number."
 
 
 def _side(value: Any) -> int | None:

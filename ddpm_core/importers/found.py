@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
+
+_WORD_BEGINS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # as in emaModel
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Found:
         prediction_type: in diffusers' words, or None.
         ema: whether all its tensors are known to be averaged.
         notes: what is worth telling, a sentence each.
+        schedule_note: how the schedule was found out, a sentence, or None.
         revision: the commit of a repository, or None.
     """
 
@@ -33,6 +37,7 @@ class Found:
     prediction_type: str | None = None
     ema: bool = False
     notes: tuple[str, ...] = ()
+    schedule_note: str | None = None
     revision: str | None = None
 
 
@@ -84,10 +89,10 @@ def choose(tensors: Mapping[str, Tensor], wanted: Collection[str]) -> Choice | N
 
 def is_averaged(prefix: str) -> bool:
     """Say whether a prefix names averaged weights; the word nearest to the network decides."""
-    for part in reversed(prefix.lower().split(".")):
-        words = part.split("_")
-        if "online" in words:
+    for part in reversed(prefix.split(".")):
+        words = set(_WORD_BEGINS.sub("_", part).lower().split("_"))
+        if words & {"online", "exp"}:  # exp_avg is an optimizer's
             return False
-        if {"ema", "averaged", "shadow"} & set(words):
+        if words & {"ema", "swa", "avg", "average", "averaged", "shadow"}:
             return True
     return False

@@ -58,7 +58,7 @@ def import_model(source: str, out: Path, answers: Answers) -> tuple[Bundle, tupl
             shutil.copyfile(answers.code[0], code[0])
         network, choice = networks.build(found, planned, code)
         manifest = _manifest(found, answers, settled, network, choice)
-        notes = (*found.notes, *_notes(choice, planned))
+        notes = (*found.notes, *_notes(settled, choice, planned))
         card = model_card(manifest, SAMPLE, _told(answers, settled, planned), notes)
         write_bundle(place, network, settled.schedule.config, manifest, card)
         _prove(place).save(place / SAMPLE)
@@ -120,11 +120,11 @@ def _manifest(found: Found, answers: Answers, settled: Settled, network: nn.Modu
         ) from None
 
 
-def _notes(choice: Choice, planned: networks.Planned) -> list[str]:
-    notes = []
+def _notes(settled: Settled, choice: Choice, planned: networks.Planned) -> list[str]:
+    notes = [] if settled.note is None else [settled.note]
     if choice.prefix:
-        kind = "averaged (EMA)" if choice.ema else "raw; there are no averaged"
-        notes.append(f"The weights were found under `{choice.prefix}`: {kind} ones.")
+        kind = "averaged (EMA) ones" if choice.ema else "raw ones; none are named as averaged"
+        notes.append(f"The weights were found under `{choice.prefix}`: {kind}.")
     if planned.determined.get("_class_name") == "UNet2DModel":
         notes.append(
             "What weights cannot tell about a UNet2DModel and nobody said (norm_eps, freq_shift, flip_sin_to_cos,"
@@ -135,8 +135,7 @@ def _notes(choice: Choice, planned: networks.Planned) -> list[str]:
 
 def _told(answers: Answers, settled: Settled, planned: networks.Planned) -> dict[str, Mapping[str, Any]]:
     """Give what the bundle is made of, by who said it."""
-    by_hand: dict[str, Any] = dict(answers.network)
-    by_hand |= {key: value for key in ("image_size", "prediction_type") if (value := getattr(answers, key)) is not None}
+    by_hand = {key: value for key, value in {**answers.network, **answers.scheduler}.items() if key != "trained_betas"}
     schedule = settled.schedule.config
     facts = {
         "image_size": settled.image_size,
@@ -144,8 +143,10 @@ def _told(answers: Answers, settled: Settled, planned: networks.Planned) -> dict
         "num_train_timesteps": settled.schedule.num_levels,
         "beta_schedule": "a table of its own" if schedule.get("trained_betas") else schedule.get("beta_schedule"),
     }
-    if answers.schedule or answers.scheduler:
-        by_hand["beta_schedule"] = facts["beta_schedule"]
+    said = {key for key in ("image_size", "prediction_type") if getattr(answers, key) is not None} | settled.by_hand
+    if "trained_betas" in said:
+        said |= {"beta_schedule", "num_train_timesteps"}
+    by_hand |= {key: value for key, value in facts.items() if key in said}
     shapes = {key: value for key, value in planned.determined.items() if key not in by_hand}
     source = {key: value for key, value in {**planned.settings, **facts}.items() if key not in {**by_hand, **shapes}}
     return {

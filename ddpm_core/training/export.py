@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import torch
 from PIL import Image
 
-from ddpm_core.bundle import Bundle, read_bundle, write_bundle
+from ddpm_core.bundle import MANIFEST, Bundle, read_bundle, write_bundle
 from ddpm_core.errors import InvalidInput
 from ddpm_core.training import samples
 from ddpm_core.training.card import model_card
@@ -20,29 +21,43 @@ def export(checkpoint: Path, out: Path, version: str) -> Bundle:
 
     Args:
         checkpoint: such as RUN/best or RUN/last.
-        out: the bundle's folder, such as models/faces-64/1.0; must not exist.
+        out: the bundle's folder, such as models/faces-64/1.0; must not exist. Nothing is there when this fails.
         version: such as 1.0.
 
     Raises:
-        InvalidInput: not a checkpoint, weights that 16 bits cannot hold, or `out` exists.
+        InvalidInput: no checkpoint, not one of a training here, weights that 16 bits cannot hold, or `out` exists.
+        OSError: it could not be written.
     """
     if out.exists():
         raise InvalidInput("out_exists", f"{out} exists already.", field="out", given=str(out))
+    last = checkpoint.with_name("last")
+    if not checkpoint.exists() and last.exists():
+        message = f"There is no {checkpoint}; before the first validation a run has only {last}."
+        raise InvalidInput("no_checkpoint", message, field="checkpoint", given=str(checkpoint), allowed=str(last))
     source = read_bundle(checkpoint)
+    if "recipe" not in source.manifest.provenance:
+        message = f"{checkpoint} was not trained here: its provenance in {MANIFEST} names no recipe."
+        raise InvalidInput(
+            "not_trained_here", message, field="checkpoint", given=str(checkpoint), allowed="RUN/best or RUN/last"
+        )
     network = source.load_network().half()
     if not all(value.isfinite().all() for value in network.state_dict().values()):
         raise InvalidInput("overflow", f"Weights of {checkpoint} are too large for 16 bits.", field="checkpoint")
     manifest = source.manifest.model_copy(update={"version": version})
-    write_bundle(out, network, source.schedule.config, manifest, model_card(manifest, GRID))
-    bundle = read_bundle(out)
-    grid = samples.draw(
-        bundle.load_network(),
-        bundle.schedule,
-        manifest.prediction_type,
-        bundle.shape,
-        range(SAMPLES),
-        patch=manifest.patch,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-    )
-    Image.fromarray(grid).save(out / GRID)
-    return bundle
+    home = next(parent for parent in out.absolute().parents if parent.exists())
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=home) as aside:
+        place = Path(aside) / "bundle"
+        bundle = write_bundle(place, network, source.schedule.config, manifest, model_card(manifest, GRID))
+        grid = samples.draw(
+            bundle.load_network(),
+            bundle.schedule,
+            manifest.prediction_type,
+            bundle.shape,
+            range(SAMPLES),
+            patch=manifest.patch,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+        )
+        Image.fromarray(grid).save(place / GRID)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        place.rename(out)
+    return read_bundle(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sysconfig
 from pathlib import Path
 
 import torch
@@ -29,10 +30,12 @@ def precision_for(wanted: Precision, device: torch.device) -> Precision:
 
 
 def can_compile(device: torch.device) -> bool:
-    """Tell whether `torch.compile` has the compiler that it needs."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (7, 0)
-    return any(shutil.which(name) for name in ("g++", "clang++"))
+    """Tell whether `torch.compile` has what it needs: a compiler, Python's headers, and a GPU that is new enough."""
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (7, 0):
+        return False
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    compilers = ("gcc", "clang") if device.type == "cuda" else ("g++", "clang++")
+    return headers.exists() and any(shutil.which(name) for name in compilers)
 
 
 def _cpu_has_bf16() -> bool:

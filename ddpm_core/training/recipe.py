@@ -79,11 +79,11 @@ class Recipe:
         ema_half_life: in images; 0 for no averaging.
         ema_ramp: the half-life is at most this share of the images seen so far.
         precision, compile: how the network is run.
-        seed: every random choice is a function of it and of the step.
+        seed: 0 up to 2³² − 1; every random choice is a function of it and of the step.
         log_every, validate_every, sample_every, checkpoint_every: in steps; 0 for never (not for logs).
         checkpoint_minutes: also write a checkpoint this often; 0 for not.
         patience: stop after so many validations without a better loss; 0 for never.
-        samples: images in a sample grid.
+        samples: images in a sample grid; `sample_every` = 0 for no grids.
     """
 
     name: str = "model"
@@ -130,7 +130,7 @@ class Recipe:
     samples: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "patch", "num_levels", "batch", "accumulate", "steps", "log_every"):
+        for name in ("image_size", "patch", "num_levels", "batch", "accumulate", "steps", "log_every", "samples"):
             _require(self, name, getattr(self, name) >= 1, "at least 1")
         _require(self, "validation", 0 <= self.validation < 1, "0 up to, not including, 1")
         _require(self, "decay_share", 0 <= self.decay_share <= 1, "0..1")
@@ -144,9 +144,9 @@ class Recipe:
             "ema_half_life",
             "checkpoint_minutes",
             "patience",
-            "seed",
         ):
             _require(self, name, getattr(self, name) >= 0, "0 or more")
+        _require(self, "seed", 0 <= self.seed < 2**32, "0..4294967295")
         _require(self, "image_size", self.image_size % self.patch == 0, f"a multiple of patch = {self.patch}")
         _require(self, "batch", self.batch % self.accumulate == 0, f"a multiple of accumulate = {self.accumulate}")
         _require(self, "betas", len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "two numbers in 0..1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -46,6 +47,9 @@ class Plan:
         burst: requests at once.
         delays: values of ``maxBatchDelay`` (ms) that dynamic batching is tried with.
         batch_size: the largest batch of dynamic batching.
+
+    Raises:
+        ServiceError: a load or a delay that cannot be.
     """
 
     loads: tuple[float, ...] = (0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0)
@@ -53,6 +57,14 @@ class Plan:
     burst: int = 24
     delays: tuple[int, ...] = (5, 100)
     batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        for load in self.loads:
+            if not 0 < load < math.inf:
+                raise ServiceError(f"--loads must be above 0, not {load:g}")
+        for delay in self.delays:
+            if delay < 0:
+                raise ServiceError(f"--delays must be 0 or more, not {delay}")
 
 
 @dataclass

@@ -39,6 +39,54 @@ def test_a_list_names_one_image_a_line_relative_to_itself(folder):
     assert collection.read("a/1.JPG") == b"a/1.JPG"
 
 
+def test_a_list_may_begin_with_a_byte_order_mark(folder):
+    listed = folder / "list.txt"
+    listed.write_text("b/2.png\n", encoding="utf-8-sig")
+    assert list(open_collection(listed).names) == ["b/2.png"]
+
+
+@pytest.mark.parametrize("harm", ["bytes", "encryption", "method"])
+def test_a_member_of_a_zip_that_cannot_be_read_is_an_os_error_and_the_others_are_read(harm, tmp_path):
+    path = tmp_path / "data.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bad.png", b"content" * 100)
+        archive.writestr("good.png", b"good")
+    data = bytearray(path.read_bytes())
+    local, central = data.find(b"PK\3\4"), data.find(b"PK\1\2")
+    if harm == "bytes":
+        data[local + 40 : local + 44] = b"\xff\xff\xff\xff"
+    elif harm == "encryption":
+        data[local + 6] |= 1
+        data[central + 8] |= 1
+    else:
+        data[local + 8] = data[central + 10] = 99
+    path.write_bytes(data)
+    collection = open_collection(path)
+    with pytest.raises(OSError, match="the zip's member cannot be read"):
+        collection.read("bad.png")
+    assert collection.read("good.png") == b"good"
+
+
+def test_a_stamp_changes_with_its_file(folder, tmp_path):
+    collection = open_collection(folder)
+    before = collection.stamp("b/2.png"), collection.stamp("a/1.JPG")
+    (folder / "b/2.png").write_bytes(b"other content")
+    assert collection.stamp("b/2.png") != before[0]
+    assert collection.stamp("a/1.JPG") == before[1]
+
+
+def test_a_zip_without_a_readable_directory_is_refused_by_name(tmp_path):
+    path = tmp_path / "thing.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", b"a")
+    data = bytearray(path.read_bytes())
+    central = data.find(b"PK\1\2")
+    data[central : central + 4] = b"none"
+    path.write_bytes(data)
+    with pytest.raises(InvalidInput, match=r"The zip .*thing\.zip is damaged"):
+        open_collection(path)
+
+
 @pytest.mark.parametrize("kind", ["nothing", "empty folder", "not a list"])
 def test_what_holds_no_images_is_refused_by_name(kind, tmp_path):
     path = tmp_path / "thing"

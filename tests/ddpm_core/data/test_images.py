@@ -1,4 +1,6 @@
+import errno
 import io
+import os
 
 import numpy as np
 import pytest
@@ -72,6 +74,31 @@ def test_a_cache_of_other_data_is_not_taken_for_this(mixed, tmp_path):
     Image.new("RGB", (20, 20)).save(mixed / "cats" / "new.png")
     assert "cats/new.png" in load(mixed, 16, cache=cache, memory=10).names
     assert load(mixed, 24, cache=cache, memory=10).pixels.shape[1] == 24
+
+
+def test_a_cache_of_what_the_files_were_before_is_not_taken(mixed, tmp_path):
+    cache = tmp_path / "cache"
+    load(mixed, 16, cache=cache, memory=10)
+    Image.new("RGB", (20, 40), (1, 2, 3)).save(mixed / "cats" / "grey.png")
+    assert load(mixed, 16, cache=cache, memory=10).pixels[0, 8, 8].tolist() == [1, 2, 3]
+
+
+def test_a_list_that_names_a_missing_file_is_cached_too(mixed, tmp_path):
+    listed = mixed / "list.txt"
+    listed.write_text("cats/grey.png\ngone.png\n", encoding="utf-8")
+    images = load(listed, 16, cache=tmp_path / "cache", memory=10)
+    assert images.names == ("cats/grey.png",)
+    assert [name for name, _ in images.dropped] == ["gone.png"]
+
+
+def test_a_disk_without_room_is_an_error_before_anything_is_decoded(mixed, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*cache/"):
+        load(mixed, 16, cache=tmp_path / "cache", memory=10)
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_no_readable_image_at_all_is_an_error_that_says_why(tmp_path):

@@ -1,7 +1,9 @@
 import hashlib
 import http.server
 import json
+import os
 import threading
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -117,12 +119,74 @@ def test_a_face_domain_keeps_pictures_with_a_face_and_crops_it(tmp_path):
 
 def test_a_prepared_set_is_not_overwritten_but_an_interrupted_one_is(source, tmp_path):
     out = tmp_path / "out"
-    (out / "images").mkdir(parents=True)
-    scene(9).save(out / "images" / "half.png")
+
+    def interrupt(what, done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, out, 64, progress=interrupt)
+    assert not (out / "images").exists()
     prepare(source, out, 64)
-    assert not (out / "images" / "half.png").exists()
+    assert {path.name for path in out.iterdir()} == {"images", "report.json", "dropped.png"}
+    assert len(list((out / "images").rglob("*.png"))) == 3
     with pytest.raises(InvalidInput, match="already holds a prepared set"):
         prepare(source, out, 64)
+
+
+@pytest.mark.parametrize("where", ["images", "images/mine", "../elsewhere"])
+def test_pictures_that_were_not_prepared_here_are_never_removed(where, source, tmp_path):
+    out = tmp_path / "out"
+    (out / "images").mkdir(parents=True)
+    scene(9).save(out / "images" / "mine.png")
+    originals = out / where
+    originals.mkdir(exist_ok=True)
+    scene(8).save(originals / "original.png")
+    with pytest.raises(InvalidInput, match=r"images exists already, and no report\.json"):
+        prepare(originals, out, 64)
+    assert (originals / "original.png").exists()
+    assert (out / "images" / "mine.png").exists()
+
+
+def test_a_source_in_what_an_interrupted_preparation_left_is_refused(tmp_path):
+    left = tmp_path / ".images.partial"
+    left.mkdir()
+    scene(1).save(left / "one.png")
+    with pytest.raises(InvalidInput, match="which is removed"):
+        prepare(left, tmp_path, 64)
+    assert (left / "one.png").exists()
+
+
+def test_nothing_kept_is_an_error_that_says_why_and_shows_it(source, tmp_path):
+    with pytest.raises(
+        InvalidInput, match=r"None of 9 pictures .*: 6 too small.*; the first, a/one\.png: too small: 128 pix"
+    ) as refused:
+        prepare(source, tmp_path / "out", 64, min_side=1000)
+    assert refused.value.code == "no_images"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["dropped.png"]
+
+
+def test_a_file_name_that_is_not_utf_8_is_reported_as_it_is(tmp_path):
+    (tmp_path / "in").mkdir()
+    name = os.fsdecode(b"caf\xe9.png")
+    scene(1).save(tmp_path / "in" / name)
+    report = prepare(tmp_path / "in", tmp_path / "out", 64)
+    assert report["images"] == {name: name}
+    assert json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8")) == report
+
+
+def test_a_damaged_member_of_a_zip_is_left_out(source, tmp_path):
+    path = tmp_path / "source.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("a/one.png", "a/two.jpg"):
+            archive.write(source / name, name)
+        start = archive.getinfo("a/two.jpg").header_offset
+    data = bytearray(path.read_bytes())
+    data[start + 300] ^= 0xFF
+    path.write_bytes(data)
+    report = prepare(path, tmp_path / "out", 64)
+    assert set(report["images"]) == {"a/one.png"}
+    assert report["left_out"]["a/two.jpg"].startswith("unreadable: the zip's member cannot be read: Bad CRC-32")
 
 
 def test_a_set_is_not_made_inside_its_source(source):
@@ -210,6 +274,32 @@ def test_a_list_of_addresses_is_fetched_and_prepared(site, tmp_path):
     assert len(load(tmp_path / "out" / "images", 64).names) == 2
 
 
+def test_addresses_with_letters_beyond_ascii_in_a_list_with_a_byte_order_mark_are_fetched(site, source, tmp_path):
+    scene(5).save(source / "a" / "größe 1.png")
+    addresses = tmp_path / "addresses.txt"
+    addresses.write_text(f"{site.url}/a/größe 1.png\n", encoding="utf-8-sig")
+    assert prepare(addresses, tmp_path / "out", 64)["kept"] == 1
+    assert site.asked == ["/a/gr%C3%B6%C3%9Fe%201.png"]
+
+
+@pytest.mark.parametrize(
+    ("address", "asked"),
+    [
+        ("http://bücher.example:8080/ä?q=é", "http://xn--bcher-kva.example:8080/%C3%A4?q=%C3%A9"),
+        ("https://a.example/%20b?c=d&e#f", "https://a.example/%20b?c=d&e#f"),
+    ],
+)
+def test_an_address_is_asked_for_as_the_web_writes_it(address, asked):
+    assert downloads._in_ascii(address) == asked
+
+
+def test_what_is_no_address_is_a_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "_PAUSE", 0.001)
+    _, failures = downloads.download(["http://[::1", "http://a..b/x", "ftp://a/x"], tmp_path / "files", lambda *_: None)
+    assert len(failures) == 3
+    assert failures["ftp://a/x"] == "not an http or https address"
+
+
 def test_an_interrupted_download_goes_on_where_it_stopped(site, tmp_path):
     out = tmp_path / "out"
 
@@ -230,9 +320,10 @@ def test_a_server_that_is_not_there_is_a_reason_not_a_failure(tmp_path, monkeypa
     monkeypatch.setattr(downloads, "_PAUSE", 0.001)
     addresses = tmp_path / "addresses.txt"
     addresses.write_text("http://127.0.0.1:9/x.png\n", encoding="utf-8")
-    report = prepare(addresses, tmp_path / "out", 64)
-    assert "Connection refused" in report["left_out"]["http://127.0.0.1:9/x.png"]
-    assert report["kept"] == 0
+    with pytest.raises(
+        InvalidInput, match=r"1 not fetched; the first, http://127\.0\.0\.1:9/x\.png: .*Connection refused"
+    ):
+        prepare(addresses, tmp_path / "out", 64)
 
 
 def test_too_large_a_file_is_not_kept(site, tmp_path, monkeypatch):

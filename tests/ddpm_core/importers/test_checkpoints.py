@@ -78,6 +78,11 @@ AVERAGED = {
     },
     "Lightning": lambda raw, ema: {"state_dict": {**under("net.", raw), **under("ema.ema_model.", ema)}},
     "only averaged": lambda raw, ema: {"params_ema": ema},
+    "emaModel": lambda raw, ema: {"model": raw, "emaModel": ema},
+    "model_avg": lambda raw, ema: {"model": raw, "model_avg": ema},
+    "swa_model": lambda raw, ema: {"model": raw, "swa_model": {"n_averaged": torch.ones(1), **under("module.", ema)}},
+    "average_model": lambda raw, ema: {"model": raw, "average_model": ema},
+    "moving_average": lambda raw, ema: {"model": raw, "moving_average": ema},
 }
 
 
@@ -87,6 +92,12 @@ def test_averaged_weights_are_taken_where_there_are_some(wrap, unet, averaged, b
     assert holds(bundle, averaged)
     assert bundle.manifest.weights == "ema"
     assert "averaged (EMA)" in (bundle.path / "README.md").read_text()
+
+
+def test_the_moments_of_an_optimizer_are_no_averaged_weights(unet, averaged, bring):
+    bundle = bring({"model": unet.state_dict(), "optimizer": {"exp_avg": averaged}})
+    assert holds(bundle, unet.state_dict())
+    assert "under `model.`: raw ones; none are named as averaged." in (bundle.path / "README.md").read_text()
 
 
 def test_averaged_weights_without_names_are_matched_in_order(unet, averaged, bring):
@@ -125,6 +136,50 @@ def test_what_is_said_by_hand_wins(unet, bring):
     bundle = bring({"betas": torch.linspace(1e-3, 0.05, 200), **under("model.", unet.state_dict())},
                    schedule=Schedule.COSINE)  # fmt: skip
     assert np.allclose(bundle.schedule.alpha_bar, schedule.cosine().alpha_bar)
+
+
+def schedule_rows(bundle):
+    """Who said what about the schedule, and the sentences about it, in a bundle's card."""
+    lines = (bundle.path / "README.md").read_text().splitlines()
+    return [line for line in lines if "beta_" in line or "num_train" in line or "schedule was read" in line]
+
+
+def test_the_levels_said_by_hand_win_over_those_of_a_named_schedule(unet, bring):
+    bundle = bring(unet.state_dict(), scheduler={"num_train_timesteps": 500})
+    assert np.allclose(bundle.schedule.alpha_bar, schedule.linear(500).alpha_bar)
+    assert schedule_rows(bundle) == [
+        "| `num_train_timesteps` | 500 | the one who imported it |",
+        "| `beta_schedule` | linear | the one who imported it |",
+    ]
+
+
+def test_a_curve_said_by_hand_wins_over_the_table_of_the_source(unet, bring):
+    said = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    bundle = bring({"betas": torch.linspace(1e-3, 0.05, 200), **under("model.", unet.state_dict())},
+                   schedule=None, scheduler=said)  # fmt: skip
+    expected = schedule.from_diffusers({**said, "num_train_timesteps": 200})
+    assert np.allclose(bundle.schedule.alpha_bar, expected.alpha_bar)
+    assert schedule_rows(bundle) == [
+        "| `beta_schedule` | scaled_linear | the one who imported it |",
+        "| `beta_start` | 0.00085 | the one who imported it |",
+        "| `beta_end` | 0.012 | the one who imported it |",
+        "| `num_train_timesteps` | 200 | the source |",
+    ]
+
+
+@pytest.mark.parametrize("levels", [200, None])
+def test_the_table_of_the_source_stays_where_nothing_by_hand_contradicts_it(levels, unet, bring):
+    betas = torch.linspace(1e-3, 0.05, 200, dtype=torch.float64)
+    said = {} if levels is None else {"num_train_timesteps": levels}
+    bundle = bring({"betas": betas, **under("model.", unet.state_dict())}, schedule=None, scheduler=said)
+    assert np.allclose(bundle.schedule.alpha_bar[1:], np.cumprod(1 - betas.numpy()))
+    assert "- The schedule was read from `betas`, number by number." in schedule_rows(bundle)
+
+
+def test_two_schedules_said_by_hand_are_refused(unet, bring, nothing_is_left):
+    with pytest.raises(InvalidInput, match="--schedule linear and the beta_schedule of --config are two schedules"):
+        bring(unet.state_dict(), scheduler={"beta_schedule": "scaled_linear"})
+    assert nothing_is_left()
 
 
 SHAPES = [

@@ -1,11 +1,14 @@
+import json
+import shutil
+
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from ddpm_core.bundle import WEIGHTS, read_bundle
+from ddpm_core.bundle import MANIFEST, WEIGHTS, read_bundle
 from ddpm_core.errors import InvalidInput
-from ddpm_core.training import checkpoint, run
+from ddpm_core.training import checkpoint, run, samples
 from ddpm_core.training.export import export
 from ddpm_core.training.loop import Limits
 
@@ -35,6 +38,33 @@ def test_its_card_shows_terms_data_and_a_sample_grid(last, tmp_path):
     assert "(samples.png)" in card
     with Image.open(tmp_path / "model" / "samples.png") as grid:
         assert grid.size == (8 * 18 - 2, 8 * 18 - 2)
+
+
+def test_what_does_not_become_whole_leaves_nothing(last, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(samples, "draw", stop)
+        with pytest.raises(KeyboardInterrupt):
+            export(last, tmp_path / "models" / "1.0", "1.0")
+    assert list(tmp_path.iterdir()) == []
+    export(last, tmp_path / "models" / "1.0", "1.0")
+    assert [path.name for path in tmp_path.iterdir()] == ["models"]
+
+
+def test_a_run_without_a_best_yet_names_its_last(last, tmp_path):
+    with pytest.raises(InvalidInput, match=r"There is no .*best; .* only .*last") as refused:
+        export(last.with_name("best"), tmp_path / "model", "1.0")
+    assert (refused.value.code, refused.value.allowed) == ("no_checkpoint", str(last))
+
+
+def test_a_bundle_that_was_not_trained_here_is_refused(last, tmp_path):
+    imported = shutil.copytree(last.resolve(), tmp_path / "imported")
+    manifest = json.loads((imported / MANIFEST).read_text(encoding="utf-8"))
+    (imported / MANIFEST).write_text(json.dumps(manifest | {"provenance": {"source": "x"}}), encoding="utf-8")
+    with pytest.raises(InvalidInput, match="was not trained here"):
+        export(imported, tmp_path / "model", "1.0")
 
 
 def test_a_bundle_that_exists_is_not_overwritten(last, tmp_path):

@@ -7,7 +7,7 @@ import yaml
 from ddpm_core.denoiser import Prediction
 from ddpm_core.errors import InvalidInput
 from ddpm_core.training import recipe as recipes
-from ddpm_core.training.machine import precision_for
+from ddpm_core.training.machine import can_compile, precision_for
 from ddpm_core.training.networks import build
 from ddpm_core.training.recipe import Decay, Loss, Precision, Recipe, Schedule
 
@@ -48,6 +48,9 @@ def test_what_is_written_reads_back_as_the_same_recipe(tmp_path):
         ("classes=cats", "classes must be a list"),
         ("network=3", "network must be a mapping"),
         ("accumulate=5", "batch must be a multiple of accumulate = 5"),
+        ("samples=0", "samples must be at least 1"),
+        ("seed=4294967296", "seed must be 0..4294967295"),
+        ("seed=-1", "seed must be 0..4294967295"),
         ("patch=3", "image_size must be a multiple of patch = 3"),
         ("channels=2", "channels must be 1 or 3"),
         ("domain=dogs", "domain must be human_face, cat_face or any"),
@@ -117,6 +120,21 @@ def test_fp16_without_a_gpu_is_refused_with_what_is_possible():
     with pytest.raises(InvalidInput, match="fp16 needs a GPU") as caught:
         precision_for(Precision.FP16, torch.device("cpu"))
     assert caught.value.allowed == "auto, bf16, fp32"
+
+
+def test_compiling_needs_a_compiler_and_the_headers_of_python(tmp_path, monkeypatch):
+    cpu, gpu, compilers = torch.device("cpu"), torch.device("cuda"), {"gcc", "g++"}
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr("shutil.which", lambda name: name if name in compilers else None)
+    assert not can_compile(cpu)
+    assert not can_compile(gpu)
+    (tmp_path / "Python.h").touch()
+    assert can_compile(cpu)
+    assert can_compile(gpu)
+    compilers.clear()
+    assert not can_compile(cpu)
+    assert not can_compile(gpu)
 
 
 def test_auto_is_a_precision_that_the_machine_has():
