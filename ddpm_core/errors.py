@@ -25,3 +25,7 @@ class InvalidInput(ValueError):
         self.field = field
         self.given = given
         self.allowed = allowed
+
+
+class Interrupted(Exception):
+    """One of a run's processes was told to stop, so all have: its checkpoint is whole, and it is not at its end."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list
 
+from ddpm_core.errors import Interrupted
 from ddpm_core.training.logbook import Logbook
 from ddpm_core.training.trainer import Progress, Trainer, diverged, learning_rate
 
@@ -42,13 +43,15 @@ def run(trainer: Trainer, folder: Path, limits: Limits, report: Report) -> Progr
     Raises:
         InvalidInput: the loss or the weights are no longer finite; the last checkpoint is from before.
         OSError: something could not be written (a full disk); the last good checkpoint stays.
+        Interrupted: `stop` said so in one of several processes. The others must not seem to have come to the end.
     """
     recipe, progress = trainer.recipe, trainer.progress
     book = Logbook(folder, progress.step) if trainer.accelerator.is_main_process else None
     clock = _Clock(progress)
     last_step = recipe.steps if limits.max_steps is None else min(recipe.steps, limits.max_steps)
     sums = torch.zeros(3, device=trainer.accelerator.device)  # loss, gradient norm, steps
-    saved_step, stop = progress.step, progress.step >= last_step
+    saved_step, told = progress.step, False
+    stop = over = progress.step >= last_step
 
     def log(**figures: float) -> None:
         row = {"step": progress.step, "images": progress.images, **figures}
@@ -67,7 +70,9 @@ def run(trainer: Trainer, folder: Path, limits: Limits, report: Report) -> Progr
         while not stop:
             sums += trainer.step()
             clock.tick()
-            stop = _agreed(trainer, progress.step >= last_step or limits.stop() or clock.over(limits.max_minutes))
+            over = progress.step >= last_step or clock.over(limits.max_minutes)
+            over, told = _agreed(trainer, over, limits.stop() and not over)
+            stop = over or told
             if stop or _due(progress.step, recipe.log_every):
                 loss, norm = _means(trainer, sums)
                 rate = learning_rate(recipe, progress.step - 1)
@@ -89,6 +94,8 @@ def run(trainer: Trainer, folder: Path, limits: Limits, report: Report) -> Progr
     finally:
         if book is not None:
             book.close()
+    if told and not over and trainer.accelerator.num_processes > 1:
+        raise Interrupted(f"A process of this run was told to stop at step {progress.step}; `ddpm resume` goes on.")
     return progress
 
 
@@ -130,12 +137,12 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _agreed(trainer: Trainer, stop: bool) -> bool:
-    """Stop when any process wants to."""
+def _agreed(trainer: Trainer, *wishes: bool) -> Sequence[bool]:
+    """Tell of each wish whether any process has it."""
     if trainer.accelerator.num_processes == 1:
-        return stop
-    flag = torch.tensor(float(stop), device=trainer.accelerator.device)
-    return bool(trainer.accelerator.reduce(flag, "sum") > 0)
+        return wishes
+    flags = torch.tensor(wishes, dtype=torch.float32, device=trainer.accelerator.device)
+    return [each > 0 for each in trainer.accelerator.reduce(flags, "sum").tolist()]
 
 
 def _validation(trainer: Trainer) -> float:

@@ -19,9 +19,11 @@ from pydantic import ValidationError
 from torch import nn
 
 from ddpm_core.bundle import MANIFEST, Manifest, read_bundle, write_bundle
+from ddpm_core.data.collection import refuse_inside
 from ddpm_core.data.images import ImageSet, load
 from ddpm_core.data.split import split
 from ddpm_core.data.stream import Stream
+from ddpm_core.data.whole import write_whole
 from ddpm_core.errors import InvalidInput
 from ddpm_core.training import checkpoint, loop, machine
 from ddpm_core.training import recipe as recipes
@@ -43,7 +45,7 @@ def train(
 
     Args:
         data: folder, zip or list of images.
-        out: the run's folder; must not hold a run already.
+        out: the run's folder; must not hold a run already, nor lie in the data.
         recipe: the settings.
         limits: what may end it before the recipe's end.
         report: called with each row of the metrics.
@@ -51,13 +53,13 @@ def train(
     Raises:
         InvalidInput: a run that exists, unusable data or settings, or numbers that are no longer finite.
         OSError: a full disk; the last good checkpoint stays.
+        Interrupted: one of several processes was told to stop before the end.
     """
     if (out / RECIPE).exists():
         raise InvalidInput(
             "run_exists", f"{out} already holds a run; `ddpm resume` goes on with it.", field="out", given=str(out)
         )
-    init = str(Path(recipe.init).resolve()) if recipe.init else ""
-    return _run(out, replace(recipe, data=str(data.resolve()), init=init), None, limits, report)
+    return _run(out, replace(recipe, data=str(data)), None, limits, report)
 
 
 def resume(
@@ -73,7 +75,7 @@ def resume(
 
     Raises:
         InvalidInput: no run there, or as for `train`.
-        OSError: a full disk; the last good checkpoint stays.
+        OSError, Interrupted: as for `train`.
     """
     if not (run / RECIPE).exists():
         raise InvalidInput("no_run", f"There is no run in {run}: {RECIPE} is missing.", field="run", given=str(run))
@@ -83,6 +85,9 @@ def resume(
 
 
 def _run(folder: Path, recipe: Recipe, start: Path | None, limits: Limits, report: Report) -> Progress:
+    init = str(Path(recipe.init).resolve()) if recipe.init else ""
+    recipe = replace(recipe, data=str(Path(recipe.data).resolve()), init=init)  # it may be resumed from elsewhere
+    refuse_inside(Path(recipe.data), folder)
     accelerator = accelerator_for(recipe)
     with accelerator.main_process_first():
         images = load(
@@ -124,11 +129,12 @@ def _run(folder: Path, recipe: Recipe, start: Path | None, limits: Limits, repor
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder, recipe)
         report(_about(recipe, images, kept, held, start))
-    with _stopped_by_signal() as asked:
-        progress = loop.run(trainer, folder, replace(limits, stop=lambda: asked() or limits.stop()), report)
-    if accelerator.num_processes > 1:
-        time.sleep(_LAST_TENSORS_SECONDS)
-    return progress
+    try:
+        with _stopped_by_signal() as asked:
+            return loop.run(trainer, folder, replace(limits, stop=lambda: asked() or limits.stop()), report)
+    finally:
+        if accelerator.num_processes > 1:
+            time.sleep(_LAST_TENSORS_SECONDS)
 
 
 def accelerator_for(recipe: Recipe) -> Accelerator:
@@ -140,8 +146,7 @@ def accelerator_for(recipe: Recipe) -> Accelerator:
 
 
 def _write(folder: Path, recipe: Recipe) -> None:
-    text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
-    (folder / RECIPE).write_text(text, encoding="utf-8")
+    write_whole(folder / RECIPE, yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True))
 
 
 def _about(

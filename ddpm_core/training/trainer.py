@@ -27,7 +27,8 @@ from ddpm_core.training.objective import Objective
 from ddpm_core.training.recipe import Decay, Recipe, Schedule
 
 MAX_VALIDATION_IMAGES = 512
-_STEP_SEEDS, _VALIDATION_SEED = 2**32, 2**63
+_STEP_SEEDS, _VALIDATION_SEED, _SEEDS = 2**32, 2**63, 2**64
+_SPREAD = 0x9E3779B1
 
 
 @dataclass
@@ -217,7 +218,8 @@ class Trainer:
         for i in range(recipe.accumulate):
             part = accelerator.process_index * recipe.accumulate + i
             # All randomness of a step comes from its number: nothing has to be remembered to resume exactly.
-            torch.manual_seed((recipe.seed * _STEP_SEEDS + progress.step) * parts + part)
+            number = ((recipe.seed * _STEP_SEEDS + progress.step) * parts + part) % _SEEDS
+            torch.manual_seed(number ^ (recipe.seed * _SPREAD % _STEP_SEEDS))  # a CPU takes the lower 32 bits alone
             x0 = self.training.batch(progress.images + part * count, count)
             last = i == recipe.accumulate - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(self.model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from ddpm_service.cli.extras import extra
 
 
 class Domain(StrEnum):
@@ -69,15 +72,15 @@ def train(
     max_steps: MaxSteps = None,
     max_minutes: MaxMinutes = None,
 ) -> None:
-    """Train a model on pictures; OUT/last and OUT/best can be sampled, served and resumed at any time.
+    """Train a model on pictures; OUT/last and, from the first validation on, OUT/best can be sampled and served.
 
     Example: ddpm train photos/ --out runs/mine --recipe recipes/faces-64.yaml --set batch=32
     """
-    from ddpm_core.training import recipe as recipes
-    from ddpm_core.training import run
-    from ddpm_core.training.loop import Limits
-
     with _told("ddpm train", out), _Figures() as figures:
+        with extra("train"):
+            from ddpm_core.training import recipe as recipes
+            from ddpm_core.training import run
+            from ddpm_core.training.loop import Limits
         run.train(data, out, recipes.read(recipe, settings or ()), Limits(max_steps, max_minutes), figures.show)
     typer.echo(out / "last")
 
@@ -92,16 +95,16 @@ def resume(
 
     Example: ddpm resume runs/mine
     """
-    from ddpm_core.training import run
-    from ddpm_core.training.loop import Limits
-
     with _told("ddpm resume", folder), _Figures() as figures:
+        with extra("train"):
+            from ddpm_core.training import run
+            from ddpm_core.training.loop import Limits
         run.resume(folder, settings or (), Limits(max_steps, max_minutes), figures.show)
     typer.echo(folder / "last")
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, such as RUN/best or RUN/last.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint: RUN/best, or RUN/last.")],
     out: Annotated[Path, typer.Option(help="The bundle's folder, such as models/mine/1.0.")],
     version: Annotated[str, typer.Option(help="The version it will be served as.")] = "1.0",
 ) -> None:
@@ -156,15 +159,19 @@ def _progress() -> Progress:
 
 @contextmanager
 def _told(command: str, run: Path | None = None) -> Iterator[None]:
-    """Turn a failure into one line and exit code 1."""
-    from ddpm_core.errors import InvalidInput
+    """Turn a failure into one line and exit code 1, or 75 where the same command may go on."""
+    from ddpm_core.errors import Interrupted, InvalidInput
 
     try:
         yield
+    except Interrupted as stopped:
+        typer.echo(f"{command}: {stopped}", err=True)
+        raise typer.Exit(os.EX_TEMPFAIL) from stopped
     except InvalidInput as error:
         typer.echo(f"{command}: {error.message}", err=True)
         raise typer.Exit(1) from error
     except OSError as error:
-        hint = f"; the checkpoints in {run} are whole: `ddpm resume {run}` goes on" if run is not None else ""
+        kept = run is not None and (run / "last").exists()
+        hint = f"; the checkpoints in {run} are whole: `ddpm resume {run}` goes on" if kept else ""
         typer.echo(f"{command}: {error}{hint}.", err=True)
         raise typer.Exit(1) from error

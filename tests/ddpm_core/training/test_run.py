@@ -244,6 +244,52 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(finished, pictures, tiny):
         run.train(pictures, finished[0], tiny())
 
 
+def test_a_run_never_lies_in_the_pictures_that_it_is_trained_on(make_pictures, tmp_path, tiny):
+    pictures = make_pictures(tmp_path / "pictures")
+    with pytest.raises(InvalidInput, match="lies inside the source") as refused:
+        run.train(pictures, pictures / "run", tiny())
+    assert (refused.value.code, refused.value.field) == ("out_in_source", "out")
+    assert not (pictures / "run").exists()
+    run.train(pictures, tmp_path / "run", tiny(), Limits(max_steps=1))
+    (tmp_path / "run").rename(pictures / "run")
+    with pytest.raises(InvalidInput, match="lies inside the source"):
+        run.resume(pictures / "run")
+
+
+def test_data_given_on_resume_is_found_from_anywhere(make_pictures, tmp_path, tiny, monkeypatch):
+    out, pictures = tmp_path / "run", make_pictures(tmp_path / "pictures")
+    run.train(pictures, out, tiny(), Limits(max_steps=1))
+    pictures.rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    run.resume(out, ["data=moved"], Limits(max_steps=2))
+    assert recipes.read(out / run.RECIPE).data == str(tmp_path / "moved")
+    monkeypatch.chdir("/")
+    assert run.resume(out, limits=Limits(max_steps=3)).step == 3
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_trained_on(make_pictures, tmp_path, tiny):
+    pictures = make_pictures(tmp_path / os.fsdecode(b"caf\xe9"))
+    run.train(pictures, tmp_path / "run", tiny(), Limits(max_steps=1))
+    assert run.resume(tmp_path / "run", limits=Limits(max_steps=2)).step == 2
+    assert read_bundle(tmp_path / "run" / "last").manifest.provenance["data"] == pictures.name
+
+
+def test_a_cpu_too_draws_other_noise_for_another_seed(pictures, tmp_path, tiny, monkeypatch):
+    asked: list[int] = []
+    seed_all = torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", lambda number: asked.append(number % 2**32) or seed_all(number))
+    steps: set[int] = set()
+    for seed in (0, 1, 2):
+        run.train(pictures, tmp_path / str(seed), tiny(seed=seed, steps=2, validation=0, sample_every=0))
+        steps |= set(asked[-2:])
+    assert len(steps) == 6
+
+
+@pytest.mark.parametrize("seed", [2**31, 2**32 - 1])
+def test_every_seed_trains_in_parts_too(seed, pictures, tmp_path, tiny):
+    assert run.train(pictures, tmp_path / "run", tiny(seed=seed, accumulate=4, steps=1)).step == 1
+
+
 def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
     with pytest.raises(InvalidInput, match="There is no run in"):
         run.resume(tmp_path)
@@ -269,9 +315,10 @@ def test_a_checkpoint_of_another_network_is_refused_with_what_differs(pictures, 
 
 
 def test_one_image_is_enough_to_train(tmp_path, tiny):
-    Image.new("RGB", (20, 20), "red").save(tmp_path / "one.png")
+    (tmp_path / "one").mkdir()
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "one" / "one.png")
     reported = []
-    run.train(tmp_path, tmp_path / "run", tiny(steps=2), report=reported.append)
+    run.train(tmp_path / "one", tmp_path / "run", tiny(steps=2), report=reported.append)
     assert (reported[0]["training_images"], reported[0]["held_back_images"]) == (1, 0)
     assert (tmp_path / "run" / "best").resolve() == (tmp_path / "run" / "last").resolve()
 

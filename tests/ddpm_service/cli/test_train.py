@@ -96,6 +96,29 @@ def test_a_prepared_set_says_what_was_left_out_and_where_it_lies(pictures, tmp_p
     assert result.stderr == "12 of 13 kept; left out: 1 same file\n"
 
 
+def test_a_set_of_which_nothing_is_kept_is_a_failure(pictures, tmp_path):
+    result = ddpm("prepare", pictures, "--out", tmp_path / "set", "--size", 64)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "None of 12 pictures can be kept: 12 too small" in result.stderr
+
+
+def test_a_write_that_fails_points_to_the_checkpoints_where_there_are_some(pictures, recipe, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ddpm_core.training.checkpoint.save", full)
+        result = ddpm("train", pictures, "--out", out, "--recipe", recipe)
+        assert (result.exit_code, result.stderr) == (1, "ddpm train: No space left on device.\n")
+    ddpm("resume", out, "--max-steps", 2)
+    monkeypatch.setattr("ddpm_core.training.checkpoint.save", full)
+    result = ddpm("resume", out)
+    assert result.exit_code == 1
+    assert f"the checkpoints in {out} are whole: `ddpm resume {out}` goes on" in result.stderr
+
+
 @pytest.mark.parametrize("command", ["prepare", "train", "resume", "export"])
 def test_help_shows_an_example(command):
     result = ddpm(command, "--help")
