@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import typer
@@ -37,8 +38,9 @@ app.add_typer(models, name="models", help="What is served: list, describe, regis
 
 
 def main() -> None:
-    """Run `ddpm`; Ctrl-C ends it with 130."""
+    """Run `ddpm`; Ctrl-C ends it with 130, SIGTERM with 143, both with everything that it has started."""
     settle()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app()
     except KeyboardInterrupt:

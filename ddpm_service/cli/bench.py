@@ -16,6 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ddpm_service.cli.bench_serve import serve
+from ddpm_service.cli.extras import extra
 from ddpm_service.cli.failure import told_in_a_line
 
 app = typer.Typer(help="Measure on this machine. Example: ddpm bench --out bench", rich_markup_mode=None)
@@ -53,8 +54,8 @@ def bench(
 
 def _served(bundle: Path, config: Path, progress: Progress, *, pairs: int = 15, requests: int = 200) -> dict[str, Any]:
     """Time REST and the same plan in this process in turn; then watch the worker's memory."""
-    import skimage.data
-
+    with extra("dev"):
+        import skimage.data
     from ddpm_core import load
     from ddpm_core.evaluation.speed import IMAGES
     from ddpm_core.faces import encode

@@ -145,30 +145,36 @@ def _change(command: str, change: Callable[[Desired], Desired], models: Path, co
 
     What takes a version away is saved first: by that `ddpm serve` lets no more requests in, and those that run end.
     """
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
     with told_in_a_line(command):
         server = TorchServe(config)
         management = Management(server.management_url)
-        before = desired.load(models)
-        wanted = change(before)
-        takes_away = bool(_loaded(before) - _loaded(wanted))
-        if takes_away:
-            management.models()  # it answers: else nothing is written
-            desired.save(wanted, models)
-        converger = Converger(
-            management,
-            server.inference_url,
-            server.model_store,
-            say=lambda line: typer.echo(line, err=True),
-            drain=lambda name, version: wait_until_unused(server, models, name, version),
-        )
-        report = converger.apply(wanted)
-        fresh = {key for key in report.failed if _is_news(before, wanted, key)}
-        if fresh:
-            name, version = sorted(fresh)[0]
-            written = "has it all the same" if takes_away else "is unchanged"
-            raise ServiceError(f"{name} {version}: {report.failed[name, version]}; {models} {written}")
-        if not takes_away:
-            desired.save(wanted, models)
+        management.models()  # it answers: else nothing is written
+        with desired.changing(server.model_store, lambda: say("waiting for another change to end")) as share:
+            before = desired.load(models)
+            wanted = change(before)
+            leaving = _loaded(before) - _loaded(wanted)
+
+            def drain(name: str, version: str) -> None:
+                # Of what an interrupted change has left behind, `ddpm serve` knows nothing.
+                ours = (name, version) in leaving
+                wait_until_unused(server, name, version, supervised=lambda: ours and desired.is_applied(models))
+
+            if leaving:
+                desired.save(wanted, models)
+                share()
+            converger = Converger(management, server.inference_url, server.model_store, say=say, drain=drain)
+            report = converger.apply(wanted)
+            fresh = {key for key in report.failed if _is_news(before, wanted, key)}
+            if fresh:
+                name, version = sorted(fresh)[0]
+                written = "has it all the same" if leaving else "is unchanged"
+                raise ServiceError(f"{name} {version}: {report.failed[name, version]}; {models} {written}")
+            if not leaving:
+                desired.save(wanted, models)
 
 
 def _loaded(wanted: Desired) -> set[tuple[str, str]]:

@@ -102,10 +102,10 @@ class Converger:
         self._remove(name, unwanted, report)
 
     def _show(self, name: str, version: str, wish: DesiredVersion) -> None:
-        """Put a version that is not known yet on the board, with what its archive tells."""
+        """Put a version that is not known yet on the board, with what its archive tells once that is there."""
         model = self._board.models().get(name)
         shown = model.versions.get(version) if model else None
-        if shown is not None and shown.archive == wish.archive:
+        if shown is not None and shown.archive == wish.archive and shown.manifest:
             return
         try:
             manifest = read_manifest(self._model_store / wish.archive)
@@ -123,7 +123,7 @@ class Converger:
             self._say(f"{name} {version}: loading {wish.archive}")
             self._register(name, version, wish.archive)
             self._note(report, f"{name} {version}: registered {wish.archive}")
-        elif served.ready == bool(wish.workers):
+        elif served.ready if wish.workers else not served.workers:
             return
         if wish.workers == 0:
             self._let_end(name, version)

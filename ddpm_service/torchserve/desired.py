@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -122,11 +122,30 @@ def load(file: Path) -> Desired:
     Raises:
         DesiredError: it cannot be read, is not YAML, or says something that is not allowed, with the place.
     """
+    return parse(read(file), file)
+
+
+def read(file: Path) -> bytes:
+    """Read the bytes of models.yaml.
+
+    Raises:
+        DesiredError: it cannot be read.
+    """
     try:
-        document = yaml.safe_load(file.read_text())
+        return file.read_bytes()
     except OSError as error:
         raise DesiredError(f"{file} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
+
+
+def parse(text: bytes, file: Path) -> Desired:
+    """Understand what `read` has read from a file.
+
+    Raises:
+        DesiredError: it is not YAML, or says something that is not allowed, with the place.
+    """
+    try:
+        document = yaml.safe_load(text.decode())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also no UTF-8, no date, or too deep
         raise DesiredError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
     return _validated(document, str(file))
 
@@ -140,10 +159,10 @@ def save(desired: Desired, file: Path) -> None:
             for key, value in model.versions.items()
         }
         document["models"][name] = {"default": model.default, "versions": versions}
-    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
     comment = lines[: next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))]
     draft = file.with_name(file.name + ".part")
-    draft.write_text("".join(comment) + yaml.safe_dump(document, sort_keys=False))
+    draft.write_text("".join(comment) + yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     draft.replace(file)
 
 
@@ -151,24 +170,63 @@ def save(desired: Desired, file: Path) -> None:
 def applying(file: Path) -> Iterator[None]:
     """Let others know, while this is open, that this process applies a models.yaml whenever it changes."""
     # Its folder is locked: the file itself is replaced at every change, and both may be read-only.
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
+    with _opened(file.parent) as folder:
         fcntl.flock(folder, fcntl.LOCK_SH)
         yield
-    finally:
-        os.close(folder)
 
 
 def is_applied(file: Path) -> bool:
     """Whether some process applies this models.yaml whenever it changes."""
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(folder)
+    with _opened(file.parent) as folder:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
     return False
+
+
+@contextmanager
+def changing(model_store: Path, taken: Callable[[], None], *, shared: bool = False) -> Iterator[Callable[[], None]]:
+    """Be the only one who changes what is served from a model store; what is yielded lets those in that share.
+
+    Args:
+        model_store: the folder of the archives, which is locked.
+        taken: called where somebody else changes it, before that is waited for; what it raises leaves.
+        shared: let others in that share: `ddpm serve` does, which applies what they have written.
+
+    Raises:
+        DesiredError: there is no such folder.
+    """
+    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    with _opened(model_store) as folder:
+        try:
+            _lock(folder, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            taken()
+            _lock(folder, how)
+        yield lambda: _lock(folder, fcntl.LOCK_SH)
+
+
+def _lock(folder: int, how: int) -> None:
+    """Lock a folder where its file system can; volumes of the network often cannot."""
+    try:
+        fcntl.flock(folder, how)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    try:
+        opened = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise DesiredError(f"{folder} cannot be read: {error.strerror}") from error
+    try:
+        yield opened
+    finally:
+        os.close(opened)
 
 
 def _validated(document: Any, where: str) -> Desired:

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from collections.abc import Callable
 
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from ddpm_service.torchserve import desired
 from ddpm_service.torchserve.management import Management
 from ddpm_service.torchserve.server import TorchServe
 
 _LOOK_SECONDS = 0.5
 # A worker tells its figures once a second, so that a request may run before they have it.
 _TOLD_SECONDS = 2.0
-# Without a front door nobody can keep new requests away, so that the last one may never come.
+# Without a front door nobody can keep new requests away, so that the last one may never come; and one that serves
+# another file of the same folder takes nothing away.
 _LONGEST_SECONDS = 300.0
 
 
-def wait_until_unused(server: TorchServe, models: Path, name: str, version: str) -> None:
-    """Return when no request runs on a version that models.yaml does not want any more.
+def wait_until_unused(server: TorchServe, name: str, version: str, *, supervised: Callable[[], bool]) -> None:
+    """Return when no request runs on a version that models.yaml does not want any more, or after five minutes.
 
-    Where `ddpm serve` applies the file, it lets no more requests in and takes the version away after the last one: that
-    is waited for. TorchServe alone is asked how many requests run.
+    Where `ddpm serve` is to take the version away, it lets no more requests in and does so after the last one: that is
+    waited for. TorchServe alone is asked how many requests run.
+
+    Args:
+        server: the TorchServe.
+        name: the model.
+        version: which of its versions.
+        supervised: whether `ddpm serve` is to take it away, asked at every look.
 
     Raises:
         ManagementError: TorchServe cannot be reached.
@@ -33,10 +39,9 @@ def wait_until_unused(server: TorchServe, models: Path, name: str, version: str)
     began = used = time.monotonic()
     while any(served.version == version and served.workers for served in management.describe(name)):
         now = time.monotonic()
-        supervised = desired.is_applied(models)
-        if supervised or _running(server.metrics_url, name, version):
+        if supervised() or _running(server.metrics_url, name, version):
             used = now
-        if now - used > _TOLD_SECONDS or (not supervised and now - began > _LONGEST_SECONDS):
+        if now - used > _TOLD_SECONDS or now - began > _LONGEST_SECONDS:
             return
         time.sleep(_LOOK_SECONDS)
 

@@ -124,6 +124,7 @@ class TorchServe:
         self.management_url = self.properties.get("management_address", "http://127.0.0.1:8081")
         self.metrics_url = self.properties.get("metrics_address", "http://127.0.0.1:8082")
         self.grpc_address = f"127.0.0.1:{self.properties.get('grpc_inference_port', '7070')}"
+        self._grpc_management_port = int(self.properties.get("grpc_management_port", "7071"))
         self.model_store = self._folder / self.properties.get("model_store", "model_store")
         self.temporary: Path | None = None  # everything that it writes, while it runs
         self._python = python
@@ -204,7 +205,7 @@ class TorchServe:
     def _check_ports(self) -> None:
         urls = [self.inference_url, self.management_url, self.metrics_url]
         ports = [urlsplit(url).port for url in urls] + [int(self.grpc_address.rpartition(":")[2])]
-        for port in ports:
+        for port in (*ports, self._grpc_management_port):
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:

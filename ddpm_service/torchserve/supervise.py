@@ -59,10 +59,11 @@ class Supervisor:
             board=board,
             drain=drain,
         )
-        self._seen = ""
+        self._seen = b""
         self._wanted = desired.Desired()
         self._unready_since: dict[tuple[str, str], float] = {}
         self._given_up: set[tuple[str, str]] = set()
+        self._troubles: set[str] = set()
         self._stop = threading.Event()
 
     def run(self) -> None:
@@ -72,7 +73,8 @@ class Supervisor:
             ServiceError: TorchServe or a default version cannot be started, or has failed for good.
         """
         try:
-            self._wanted, self._seen = desired.load(self._models), self._models.read_text()
+            self._seen = desired.read(self._models)
+            self._wanted = desired.parse(self._seen, self._models)
             with desired.applying(self._models):
                 self.server.start()
                 self._apply(starting=True)
@@ -109,13 +111,17 @@ class Supervisor:
         if not self.server.running():
             self._restart()
             return
-        try:
-            self._reread()
-            self._watch_workers()
-        except ManagementError as error:
-            # It died between two looks, which the next one sees; a refusal is told.
-            if error.status is not None:
-                log.error("%s", error)
+        troubles = set()
+        for look in (self._reread, self._watch_workers):
+            try:
+                look()
+            except (desired.DesiredError, ManagementError) as error:
+                troubles.add(str(error))
+        # Each is told once while it lasts; where TorchServe died between two looks, the next one sees it.
+        if self.server.running():
+            for trouble in troubles - self._troubles:
+                log.error("%s", trouble)
+        self._troubles = troubles
 
     def _restart(self) -> None:
         self._lose("TorchServe has ended and is started again")
@@ -145,19 +151,21 @@ class Supervisor:
                     self._board.move(name, version, State.LOADING, why)
 
     def _reread(self) -> None:
-        """Apply models.yaml when it has changed; a wrong one changes nothing."""
-        try:
-            text = self._models.read_text()
-            if text == self._seen:
-                return
-            self._seen = text
-            self._wanted = desired.load(self._models)
-        except (OSError, ServiceError) as error:
-            if not isinstance(error, OSError):
-                log.error("%s; nothing is changed", error)
+        """Apply models.yaml when it has changed, until that is done; a wrong one changes nothing."""
+        text = desired.read(self._models)
+        if text == self._seen:
             return
-        log.info("%s has changed", self._models)
-        self._apply(starting=False)
+        wanted = desired.parse(text, self._models)
+        with desired.changing(self.server.model_store, self._later, shared=True):
+            if wanted != self._wanted:
+                log.info("%s has changed", self._models)
+            # What is applied in part is neither this file nor the former one.
+            self._seen, self._wanted = b"", wanted
+            self._apply(starting=False)
+        self._seen = text
+
+    def _later(self) -> None:
+        raise desired.DesiredError(f"{self._models} has changed; it is applied after the change that is under way")
 
     def _watch_workers(self) -> None:
         for name, model in self._wanted.models.items():

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+
+import yaml
 
 from ddpm_service.gateway.settings import Settings
 from tests.k8s.pod import ROOT, one, render
@@ -41,3 +45,21 @@ def test_the_numbers_of_a_stop_are_those_of_the_deployment():
     assert f"`terminationGracePeriodSeconds` is {grace}" in PAGE
     threshold = one(render("overlays/keda"), "ScaledObject")["spec"]["triggers"][0]["metadata"]["threshold"]
     assert f"where {threshold} s stands" in PAGE
+
+
+def test_what_it_has_applied_is_pulled_from_the_registry_that_it_has_pushed_to(tmp_path):
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
+    fill, training = (
+        "\n".join(re.findall(pattern, PAGE, re.MULTILINE | re.DOTALL))
+        for pattern in (r"^sed [^\n]*fill-volume\.yaml", r"^mkdir.*?kustomization\.yaml$")
+    )
+    filled = subprocess.run(fill, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    subprocess.run(training, shell=True, cwd=tmp_path, check=True)
+
+    job = one(render(str(tmp_path / "mine" / "training")), "Job", "ddpm-train")["spec"]["template"]
+    pods = (yaml.safe_load(filled), job)
+
+    applied = {container["image"] for pod in pods for container in pod["spec"]["containers"]}
+    assert len(applied) == 2
+    assert applied <= set(re.findall(r"--tag (registry\S+)", PAGE))
+    assert re.findall(r"kubectl apply -k (\S+)", PAGE) == ["mine"] * 4 + ["mine/training"]

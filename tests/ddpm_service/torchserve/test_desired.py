@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_service.torchserve.desired import Desired, DesiredError, applying, is_applied, load, save
+from ddpm_service.torchserve.desired import Desired, DesiredError, applying, changing, is_applied, load, save
 
 ROOT = Path(__file__).parents[3]
 
@@ -77,6 +77,18 @@ def test_what_is_wrong_is_named_with_its_place(wrong, right, message, file):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    ["# für alle\n".encode("latin-1"), b"models: {a: {default: 0b_}}", b"models: 2001-12-14 25:61:43", b"[" * 3000],
+    ids=["no UTF-8", "no number", "no time", "too deep"],
+)
+def test_what_cannot_be_understood_at_all_is_told_like_the_rest(wrong, file):
+    file.write_bytes(wrong)
+
+    with pytest.raises(DesiredError, match="is not YAML"):
+        load(file)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DesiredError, match=r"models.yaml cannot be read: No such file"):
         load(tmp_path / "models.yaml")
@@ -130,3 +142,23 @@ def test_it_is_known_whether_somebody_applies_it_also_after_a_change(file):
         save(load(file).with_default("faces", "0.10"), file)
         assert is_applied(file)
     assert not is_applied(file)
+
+
+def test_one_changes_what_is_served_the_next_waits_and_those_that_apply_it_share(tmp_path):
+    class Taken(Exception):
+        pass
+
+    def taken():
+        raise Taken
+
+    with changing(tmp_path, taken) as share:
+        for shared in (False, True):
+            with pytest.raises(Taken), changing(tmp_path, taken, shared=shared):
+                pass
+        share()
+        with changing(tmp_path, taken, shared=True):
+            pass
+    with changing(tmp_path, taken):
+        pass
+    with pytest.raises(DesiredError, match="cannot be read: No such file"), changing(tmp_path / "gone", taken):
+        pass

@@ -1,0 +1,56 @@
+"""What holds for every command."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from ddpm_service.cli.extras import extra
+from ddpm_service.cli.failure import told_in_a_line
+
+ROOT = Path(__file__).parents[3]
+PROGRAM = """
+import time
+from ddpm_service import cli
+
+def app():
+    try:
+        print("begun", flush=True)
+        time.sleep(60)
+    finally:
+        print("tidied up", flush=True)
+
+cli.app = app
+cli.main()
+"""
+
+
+def test_sigterm_lets_a_command_tidy_up() -> None:
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True) as command:
+        assert command.stdout is not None
+        assert command.stdout.readline() == "begun\n"
+        command.send_signal(signal.SIGTERM)
+        assert command.stdout.read() == "tidied up\n"
+    assert command.returncode == 143
+
+
+def test_a_package_that_is_missing_is_told_with_the_way_to_get_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended, told_in_a_line("ddpm bench"), extra("dev"):
+        importlib.import_module("no_such_package")
+
+    assert ended.value.exit_code == 1
+    assert capsys.readouterr().err == (
+        "ddpm bench: no_such_package is not installed: pip install 'ddpm-lookalike[dev]'.\n"
+    )
+
+
+def test_make_run_prints_a_link_to_the_port_it_serves_at() -> None:
+    command = ["make", "--dry-run", "run", "HOST=0.0.0.0", "PORT=9000"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert ":9000/#token" in said

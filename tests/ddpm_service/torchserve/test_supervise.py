@@ -1,0 +1,98 @@
+"""What the supervisor makes of a models.yaml that changes."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from ddpm_service.torchserve import supervise
+from ddpm_service.torchserve.board import Board
+from ddpm_service.torchserve.desired import changing
+from ddpm_service.torchserve.management import ManagementError
+from ddpm_service.torchserve.supervise import Supervisor
+from tests.ddpm_service.torchserve.memory import Memory
+
+FILE = 'models: {a: {default: "DEFAULT", versions: {"1.0": a_1.0.mar, "1.1": a_1.1.mar}}}\n'
+
+
+class Supervised:
+    """A supervisor of a TorchServe in memory, look by look."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.models, self.store, self.torchserve = folder / "models.yaml", folder / "model_store", Memory("1.0", "1.1")
+        self.store.mkdir()
+        (folder / "config.properties").touch()
+        monkeypatch.setattr(supervise, "Management", lambda _: self.torchserve)
+        self.supervisor = Supervisor(
+            folder / "config.properties", self.models, board=Board(), drain=lambda _name, _version: None
+        )
+        monkeypatch.setattr(self.supervisor.server, "running", lambda: True)
+        self.want("1.0")
+
+    def want(self, default: str) -> None:
+        self.models.write_text(FILE.replace("DEFAULT", default))
+
+    def look(self, times: int = 3) -> str:
+        """Return which version answers after some looks."""
+        for _ in range(times):
+            self.supervisor._watch()
+        return self.torchserve.answering
+
+
+@pytest.fixture
+def supervised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Supervised:
+    supervised = Supervised(tmp_path, monkeypatch)
+    supervised.look()
+    monkeypatch.setattr(logging.getLogger("ddpm"), "propagate", True)
+    caplog.clear()
+    return supervised
+
+
+@pytest.mark.parametrize("failure", [ManagementError("too late"), ManagementError("refused", 500)])
+def test_a_change_whose_application_fails_is_tried_again_and_the_failure_told_once(
+    failure: ManagementError, supervised: Supervised, caplog: pytest.LogCaptureFixture
+) -> None:
+    supervised.torchserve.failures = [failure] * 3
+    supervised.want("1.1")
+
+    assert supervised.look(3) == "1.0"
+    assert supervised.look(1) == "1.1"
+
+    assert caplog.messages.count(str(failure)) == 1
+
+
+@pytest.mark.parametrize("wrong", ["# für alle\n".encode("latin-1"), b"models: {a: {default: 0b_}}", b"[" * 3000])
+def test_a_wrong_file_changes_nothing_and_is_told_once(
+    wrong: bytes, supervised: Supervised, caplog: pytest.LogCaptureFixture
+) -> None:
+    supervised.models.write_bytes(wrong)
+
+    assert supervised.look() == "1.0"
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "is not YAML" in caplog.text
+
+    supervised.want("1.1")
+    assert supervised.look(1) == "1.1"
+
+
+def test_a_change_that_was_applied_in_part_can_be_taken_back(supervised: Supervised) -> None:
+    supervised.want("1.1")
+    supervised.torchserve.failures = [ManagementError("too late")]
+    supervised.look(1)
+    supervised.torchserve.answering = "1.1"  # it was done all the same
+
+    supervised.want("1.0")
+
+    assert supervised.look(1) == "1.0"
+
+
+def test_a_change_waits_for_the_end_of_the_one_under_way(supervised: Supervised) -> None:
+    with changing(supervised.store, taken=pytest.fail) as share:
+        supervised.want("1.1")
+        assert supervised.look() == "1.0"
+        share()
+        assert supervised.look() == "1.1"
+        supervised.want("1.0")
+        assert supervised.look() == "1.0"
