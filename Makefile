@@ -3,6 +3,7 @@ PYTHON ?= $(or $(shell command -v python3.11),python3)
 VENV := .venv
 BIN := $(VENV)/bin
 HOST ?= 127.0.0.1
+PORT ?= 8000
 # Where torch comes from: on a machine without a GPU https://download.pytorch.org/whl/cpu is the small build.
 TORCH_INDEX ?=
 # 256 px faces: too large for the repository, so they come from the Hugging Face hub.
@@ -26,13 +27,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 # Off loopback the front door wants a token: one is made, and the page's link carries it.
-run: env  ## Pack the embedded model and serve it; Ctrl-C stops all of it (HOST=0.0.0.0 for others too)
+run: env  ## Pack the embedded model and serve it; Ctrl-C stops all of it (PORT=9000 elsewhere, HOST=0.0.0.0 for others too)
 	@$(BIN)/ddpm pack $(BUNDLE)
 ifeq ($(HOST),127.0.0.1)
 	@exec $(BIN)/ddpm serve $(ARGS)
 else
 	@test -s .tokens || (umask 077 && $(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(24))' > .tokens)
-	@echo "The page, for whoever you give this link: http://$$(hostname):8000/#token=$$(head -n 1 .tokens)"
+	@echo "The page, for whoever you give this link: http://$$(hostname):$(PORT)/#token=$$(head -n 1 .tokens)"
 	@exec $(BIN)/ddpm serve --host $(HOST) --tokens .tokens $(ARGS)
 endif
 
