@@ -156,18 +156,26 @@ def read_bundle(path: Path | str) -> Bundle:
 
 
 def write_bundle(
-    path: Path, network: nn.Module, scheduler_config: Mapping[str, Any], manifest: Manifest, readme: str
+    path: Path,
+    network: nn.Module,
+    scheduler_config: Mapping[str, Any],
+    manifest: Manifest,
+    readme: str,
+    settings: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Write a bundle that diffusers can read too (where `patch` is 1), 16-bit weights kept as they are.
 
     Args:
         path: the folder; made, files in it replaced.
-        network: a diffusers model, or a module with a `config` mapping that holds `_class_name` and its settings.
+        network: a diffusers model, a module with a `config` mapping that holds `_class_name` and its settings, or any
+            other with `settings`.
         scheduler_config: the schedule's settings in diffusers' words.
         manifest: without checksums; they are computed here.
         readme: the model card.
+        settings: what the network is made with, where it does not say so itself.
     """
-    unet = {key: value for key, value in dict(network.config).items() if key != "_name_or_path"}  # type: ignore[arg-type]
+    config: Any = network.config if settings is None else settings
+    unet = {key: value for key, value in dict(config).items() if key != "_name_or_path"}
     unet.setdefault("_class_name", type(network).__name__)
     scheduler = {
         "_class_name": "DDPMScheduler",
@@ -184,7 +192,9 @@ def write_bundle(
     }
     for name, value in ((UNET_CONFIG, unet), (SCHEDULER_CONFIG, scheduler), (MODEL_INDEX, index)):
         _write_json(path / name, value)
-    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path / WEIGHTS)
+    # Copied, for weights that a network uses twice are two names of one memory, which the format does not know.
+    weights = {key: value.clone(memory_format=torch.contiguous_format) for key, value in network.state_dict().items()}
+    save_file(weights, path / WEIGHTS)
     files = [UNET_CONFIG, SCHEDULER_CONFIG, WEIGHTS] + ([manifest.network.file] if manifest.network else [])
     manifest = manifest.model_copy(update={"checksums": {name: sha256(path / name) for name in files}})
     _write_json(path / MANIFEST, manifest.model_dump(mode="json", exclude_none=True))

@@ -60,7 +60,8 @@ def import_model(source: str, out: Path, answers: Answers) -> tuple[Bundle, tupl
         manifest = _manifest(found, answers, settled, network, choice)
         notes = (*found.notes, *_notes(settled, choice, planned))
         card = model_card(manifest, SAMPLE, _told(answers, settled, planned), notes)
-        write_bundle(place, network, settled.schedule.config, manifest, card)
+        settings = None if code is None else planned.settings
+        write_bundle(place, network, settled.schedule.config, manifest, card, settings)
         _prove(place).save(place / SAMPLE)
         out.parent.mkdir(parents=True, exist_ok=True)
         place.rename(out)

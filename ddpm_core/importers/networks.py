@@ -107,8 +107,6 @@ def build(found: Found, planned: Planned, code: tuple[Path, str] | None) -> tupl
     dtypes = {value.dtype for value in choice.tensors.values() if value.is_floating_point()}
     if dtypes in ({torch.float16}, {torch.bfloat16}):
         network.to(dtypes.pop())
-    if code is not None:
-        network.config = dict(planned.settings)  # type: ignore[assignment]
     return network, choice
 
 

@@ -28,7 +28,7 @@ class PredictionType(StrEnum):
 
 
 class Schedule(StrEnum):
-    """The noise schedule, with 1000 levels."""
+    """The noise schedule, with 1000 levels where nothing else is said."""
 
     LINEAR = "linear"
     COSINE = "cosine"
@@ -49,7 +49,8 @@ def import_(
         PredictionType | None, typer.Option(help="What the network predicts. (default: as the source says)")
     ] = None,
     schedule: Annotated[
-        Schedule | None, typer.Option(help="The noise schedule, 1000 levels. (default: as the source says)")
+        Schedule | None,
+        typer.Option(help="The noise schedule; 1000 levels if --config names none. (default: as in the source)"),
     ] = None,
     config: Annotated[
         Path | None,

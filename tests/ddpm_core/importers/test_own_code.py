@@ -52,6 +52,35 @@ def test_it_is_built_filled_and_carried(code, weights, bring):
     assert load(bundle.path, device="cpu").sample(num_inference_steps=2)[0].size == (16, 16)
 
 
+@pytest.mark.parametrize(
+    ("source", "settings"),
+    [
+        (
+            "from diffusers import UNet2DModel\n\nclass Unet(UNet2DModel):\n    pass\n",
+            {
+                "sample_size": 16,
+                "block_out_channels": [8, 8],
+                "norm_num_groups": 4,
+                "down_block_types": ["DownBlock2D", "DownBlock2D"],
+                "up_block_types": ["UpBlock2D", "UpBlock2D"],
+            },
+        ),
+        (
+            UNET.replace("    def forward", "        self.again = self.inside\n\n    def forward"),
+            {"dim": 8},
+        ),
+    ],
+    ids=["a class of diffusers inherited", "weights used twice"],
+)
+def test_it_may_inherit_from_diffusers_and_use_weights_twice(tmp_path, bring, source, settings):
+    names = {}
+    exec(source, names)
+    file = tmp_path / "own.py"
+    file.write_text(source)
+    bundle = bring(names["Unet"](**settings).state_dict(), code=(file, "Unet"), network=settings)
+    assert load(bundle.path, device="cpu").sample(num_inference_steps=2)[0].size == (16, 16)
+
+
 def test_the_bundle_runs_no_other_code(code, weights, bring):
     bundle = bring(weights, code=(code, "Unet"), network={"dim": 8})
     (bundle.path / "unet.py").write_text("raise SystemExit('changed')")
