@@ -29,7 +29,7 @@ from ddpm_service.gateway.answer import Renders, Whole
 from ddpm_service.gateway.documented import ERRORS
 from ddpm_service.gateway.door import Order, door_of
 from ddpm_service.gateway.models import find_model
-from ddpm_service.gateway.reading import FORM, JSON, media_type, read_form, read_json, unsupported
+from ddpm_service.gateway.reading import FORM, JSON, media_type, named_as, read_form, read_json, unsupported
 from ddpm_service.torchserve.board import ModelState
 
 router = APIRouter(prefix="/v1/images", tags=["openai"], responses=ERRORS)
@@ -156,11 +156,15 @@ def _order(request: Request, document: Mapping[str, Any], *, guided: bool) -> Or
     warnings = tuple(
         Notice(code="no_effect", message=f"{field}: no effect, only the picture guides.") for field in ignored
     )
+    if "n" in given and "num_images" in given:
+        raise InvalidRequest("conflict", "n and num_images are one.", field="n", allowed="one of them")
+    own = {"num_images": "n"} if "n" in given else {}
     fields = {("num_images" if field == "n" else field): value for field, value in given.items()}
     if "image[]" in fields:
         fields["image"] = fields.pop("image[]")
     fields.setdefault("num_images", "1" if guided else 1)
-    asked = parse_form(fields) if guided else parse_json(fields)
+    with named_as(own):
+        asked = parse_form(fields) if guided else parse_json(fields)
     if guided and asked.image is None:
         raise InvalidRequest("image_required", "There is no picture to edit.", field="image", allowed="a file")
     if stream and partials:

@@ -15,7 +15,7 @@ from ddpm_service.gateway.answer import Whole
 from ddpm_service.gateway.documented import ERRORS
 from ddpm_service.gateway.door import Order, door_of
 from ddpm_service.gateway.models import find_model
-from ddpm_service.gateway.reading import JSON, media_type, read_json, unsupported
+from ddpm_service.gateway.reading import JSON, media_type, named_as, read_json, unsupported
 from ddpm_service.torchserve.board import ModelState
 
 router = APIRouter(tags=["compatible"], responses={401: ERRORS[401]})
@@ -109,7 +109,8 @@ def _order(request: Request, given: dict[str, Any]) -> Order:
             message = f"The model {name} has {field} {own} and no other."
             raise InvalidRequest("unknown_value", message, field=field, given=given[field], allowed=str(own))
     fields = {"num_inference_steps": given.get("num_steps"), "seed": given.get("seed")}
-    asked = parse_json({key: value for key, value in fields.items() if value is not None})
+    with named_as({"num_inference_steps": "num_steps"}):
+        asked = parse_json({key: value for key, value in fields.items() if value is not None})
     return Order(name, None, asked, Whole(partial(_picture, model), error_body))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -121,6 +121,20 @@ def single(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
             raise InvalidRequest("conflict", message, field=shown_name(name), allowed="each field once")
         given[name] = value
     return given
+
+
+@contextmanager
+def named_as(names: Mapping[str, str]) -> Iterator[None]:
+    """Tell what is refused inside under the names that its sender knows, by the contract's."""
+    try:
+        yield
+    except ApiError as refusal:
+        error = refusal.error
+        if error.field is None or error.field not in names:
+            raise
+        own = names[error.field]
+        message = error.message.replace(error.field, own, 1)
+        raise ApiError(error.model_copy(update={"field": own, "message": message})) from None
 
 
 async def aside(body: bytes, parse: Callable[[], T]) -> T:

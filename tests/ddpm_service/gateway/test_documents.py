@@ -116,6 +116,12 @@ async def test_the_earlier_generator_says_what_is_wrong_and_never_shows_another_
     assert "image" not in answer
 
 
+async def test_the_earlier_generator_names_fields_as_its_callers_do(house):
+    _, answer = await generate(house, {"model": "faces", "num_steps": 0})
+    assert answer["error"]["field"] == "num_steps"
+    assert answer["message"].startswith("num_steps: 0 is not allowed")
+
+
 async def test_the_model_may_be_left_out_where_there_is_one(house):
     assert (await generate(house, {}))[0] == 422
     for name in list(house.board.models()):

@@ -75,7 +75,8 @@ async def test_a_stream_of_edits(house):
     [
         ({"model": "gpt-image-1"}, openai.NotFoundError, "model"),
         ({"size": "1024x1024"}, openai.UnprocessableEntityError, "size"),
-        ({"n": 99}, openai.UnprocessableEntityError, "num_images"),
+        ({"n": 99}, openai.UnprocessableEntityError, "n"),
+        ({"n": 1, "extra_body": {"num_images": 2}}, openai.UnprocessableEntityError, "n"),
         ({"response_format": "url"}, openai.UnprocessableEntityError, "response_format"),
         ({"background": "transparent"}, openai.UnprocessableEntityError, "background"),
         ({"output_format": "gif"}, openai.UnprocessableEntityError, "output_format"),
