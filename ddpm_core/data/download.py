@@ -26,7 +26,7 @@ def read_addresses(source: Path) -> list[str] | None:
     with source.open("rb") as file:
         if not file.read(16).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"http"):
             return None
-    lines = (line.strip() for line in source.read_text(encoding="utf-8-sig").splitlines())
+    lines = (line.strip() for line in source.read_text(encoding="utf-8-sig", errors="backslashreplace").splitlines())
     return list(dict.fromkeys(line for line in lines if line))
 
 

@@ -282,6 +282,13 @@ def test_addresses_with_letters_beyond_ascii_in_a_list_with_a_byte_order_mark_ar
     assert site.asked == ["/a/gr%C3%B6%C3%9Fe%201.png"]
 
 
+def test_a_list_of_addresses_in_another_encoding_loses_those_lines_alone(site, tmp_path):
+    addresses = tmp_path / "addresses.txt"
+    addresses.write_bytes(f"{site.url}/a/one.png\n{site.url}/a/größe.png\n".encode("latin-1"))
+    report = prepare(addresses, tmp_path / "out", 64)
+    assert (report["kept"], [*report["left_out"].values()]) == (1, ["not fetched: the server answered 404"])
+
+
 @pytest.mark.parametrize(
     ("address", "asked"),
     [
