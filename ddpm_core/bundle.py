@@ -24,6 +24,7 @@ from torch import nn
 from ddpm_core import schedule
 from ddpm_core.denoiser import Prediction
 from ddpm_core.errors import InvalidInput
+from ddpm_core.whole import write_whole
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 UNET_CONFIG = "unet/config.json"
@@ -198,16 +199,14 @@ def write_bundle(
     files = [UNET_CONFIG, SCHEDULER_CONFIG, WEIGHTS] + ([manifest.network.file] if manifest.network else [])
     manifest = manifest.model_copy(update={"checksums": {name: sha256(path / name) for name in files}})
     _write_json(path / MANIFEST, manifest.model_dump(mode="json", exclude_none=True))
-    (path / "README.md").write_text(readme, encoding="utf-8", errors="backslashreplace")
+    write_whole(path / "README.md", readme)
     return read_bundle(path)
 
 
 def keep_statistics(path: Path, statistics: Statistics) -> None:
     """Write statistics into a bundle's `bundle.json`; all else in it stays."""
     manifest = read_bundle(path).manifest.model_copy(update={"statistics": statistics})
-    aside = path / f".{MANIFEST}.new"
-    _write_json(aside, manifest.model_dump(mode="json", exclude_none=True))
-    aside.replace(path / MANIFEST)  # whole or not at all
+    _write_json(path / MANIFEST, manifest.model_dump(mode="json", exclude_none=True))
 
 
 def build_network(config: Mapping[str, Any], code: tuple[Path, str] | None = None) -> nn.Module:
@@ -302,8 +301,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file's name may be no UTF-8
+    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def _broken(path: Path, why: str) -> InvalidInput:

@@ -12,6 +12,7 @@ OURS = ("ddpm_core", "ddpm_api", "ddpm_service", "handlers")
 
 CORE = {
     "errors": set(),
+    "whole": set(),
     "pixels": set(),
     "events": {"pixels"},
     "schedule": {"errors"},
@@ -22,7 +23,7 @@ CORE = {
     "unet": {"errors"},
     "faces": {"errors"},
     "sampling": {"denoiser", "guidance", "schedule"},
-    "bundle": {"denoiser", "errors", "schedule", "unet"},
+    "bundle": {"denoiser", "errors", "schedule", "unet", "whole"},
     "gate": {"bundle", "denoiser", "guidance", "sampling"},
     "tone": {"bundle", "guidance"},
     "plan": {"bundle", "errors", "gate", "pixels", "sampling", "schedule", "tone"},

@@ -17,8 +17,8 @@ from PIL import Image, ImageOps
 
 from ddpm_core import faces
 from ddpm_core.data.collection import Collection, open_collection
-from ddpm_core.data.whole import write_whole
 from ddpm_core.errors import InvalidInput
+from ddpm_core.whole import write_whole
 
 
 @dataclass(frozen=True, eq=False)

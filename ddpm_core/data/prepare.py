@@ -20,8 +20,8 @@ from ddpm_core import faces
 from ddpm_core.data.collection import Collection, open_collection, refuse_inside
 from ddpm_core.data.download import download, read_addresses
 from ddpm_core.data.judge import NearDuplicates, is_collage
-from ddpm_core.data.whole import write_whole
 from ddpm_core.errors import InvalidInput
+from ddpm_core.whole import write_whole
 
 REPORT, IMAGES = "report.json", "images"
 _AT_ONCE = 32

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_core.errors import InvalidInput
+from ddpm_core.whole import write_whole
 
 Row = dict[str, Any]
 
@@ -40,6 +41,4 @@ class Table:
         """Add a row; the file is replaced as a whole, so it is never half written."""
         self.rows.append(row)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        written = self.path.with_name(self.path.name + ".part")
-        written.write_text(json.dumps({"rows": self.rows}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        written.replace(self.path)
+        write_whole(self.path, json.dumps({"rows": self.rows}, indent=2, ensure_ascii=False) + "\n")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 MAX_SEED = 2**32 - 1
 _POSITIONS = 2**16
-_SPREAD = 0x9E3779B1  # odd, so at each position all seeds differ
+SPREAD = 0x9E3779B1  # odd, so at each position all seeds differ
 
 
 def noise(seed: int, position: int, shape: Sequence[int]) -> Tensor:
@@ -24,5 +24,5 @@ def noise(seed: int, position: int, shape: Sequence[int]) -> Tensor:
         raise ValueError(f"seed {seed} or position {position} is out of range")
     high, low = divmod(seed, _POSITIONS)
     # PyTorch's generator on the CPU takes 32 bits: what is above seed 65,535 is folded in, all below stay as they were.
-    generator = torch.Generator("cpu").manual_seed((low * _POSITIONS + position) ^ (high * _SPREAD % 2**32))
+    generator = torch.Generator("cpu").manual_seed((low * _POSITIONS + position) ^ (high * SPREAD % 2**32))
     return torch.randn(tuple(shape), generator=generator)

@@ -23,7 +23,6 @@ from ddpm_core.data.collection import refuse_inside
 from ddpm_core.data.images import ImageSet, load
 from ddpm_core.data.split import split
 from ddpm_core.data.stream import Stream
-from ddpm_core.data.whole import write_whole
 from ddpm_core.errors import InvalidInput
 from ddpm_core.training import checkpoint, loop, machine
 from ddpm_core.training import recipe as recipes
@@ -31,6 +30,7 @@ from ddpm_core.training.card import model_card
 from ddpm_core.training.loop import NO_LIMITS, Limits, Report
 from ddpm_core.training.recipe import Precision, Recipe
 from ddpm_core.training.trainer import Progress, Trainer, noise_schedule
+from ddpm_core.whole import write_whole
 
 RECIPE = "recipe.yaml"
 # Gloo's threads hold the last tensors a moment longer than the call that reduced them, and one that lets go of a tensor
