@@ -56,7 +56,7 @@ class Denoiser:
         if self.device.type == "cpu":
             exchange(network, dtype)
         self.network = network.eval().requires_grad_(False)
-        # channels_last: halves the time of a float32 convolution on a CPU, and tensor cores want it (METHODS §4).
+        # channels_last: halves the time of a float32 convolution on a CPU, and tensor cores want it.
         nn.Module.to(self.network, device=self.device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._alpha_bar = torch.tensor(schedule.alpha_bar, dtype=torch.float64)
 
@@ -88,7 +88,7 @@ def _without_grid(images: Tensor, patch: int) -> Tensor:
     """Take out what sets one pixel of every block apart from its neighbours, all over the image: a grid on the picture.
 
     To a network on blocks they are channels like any other, which it predicts a few grey levels apart. In a picture
-    they have one mean (over real faces of 64 px they differ by 0.6 grey levels). Measured: CONTRIBUTING.
+    they have one mean (over real faces of 64 px they differ by 0.6 grey levels). Measured: docs/decisions.md.
     """
     blocks = F.pixel_unshuffle(images, patch)  # (B, C·p², H/p, W/p)
     mean = blocks.mean((2, 3)).view(len(images), -1, patch**2)

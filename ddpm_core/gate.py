@@ -20,7 +20,7 @@ from ddpm_core.guidance import low_pass
 from ddpm_core.sampling import noise
 
 SIGMA = 4.0
-"""Where real faces were told from cats best (CONTRIBUTING); σ at a 256 px side."""
+"""Where real faces were told from cats best (docs/decisions.md); σ at a 256 px side."""
 LIMIT = 3.0
 """Above so many standard deviations a picture is unlike those that the statistics were made of."""
 

@@ -69,7 +69,7 @@ class NoiseSchedule:
 
         Karras et al. 2022, eq. 5, with ρ = 7, from σ of `start` or 80, whichever is less, to 0.06, and then to 0. Of
         many steps each takes a level of its own; with `start` steps they are all levels. Measured beside evenly spaced
-        timesteps: CONTRIBUTING.
+        timesteps: docs/decisions.md.
         """
         if not 1 <= start <= self.num_levels:
             raise ValueError(f"start level {start} is outside 1..{self.num_levels}")

@@ -1,4 +1,4 @@
-"""The tone of a picture: how bright, how colourful and how contrasty it is, its detail apart (METHODS §2)."""
+"""The tone of a picture: how bright, how colourful and how contrasty it is, its detail apart."""
 
 from __future__ import annotations
 

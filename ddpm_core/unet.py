@@ -1,7 +1,7 @@
 """A denoising UNet with self-attention at every scale, in plain torch.
 
-The layout is that of the dogs generator S4 (METHODS §5), and so are the names of its parts, so that checkpoints of
-that network fit.
+The layout is that of a public generator of dogs, and so are the names of its parts, so that its checkpoints fit
+(docs/methods.md, Training).
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def align(picture: Picture, size: int, finder: FaceFinder, *, align: str = "auto
 
 
 def face_quad(face: Face) -> Quad:
-    """Give the CelebA-HQ square of a face (METHODS §3): from eyes and mouth, from the eyes alone, or from the box."""
+    """Give a face's CelebA-HQ square from eyes and mouth, from the eyes alone, or from its box (docs/methods.md)."""
     if face.left_eye is None or face.right_eye is None:
         left, top, right, _ = face.box
         x, y = np.array([1.55 / 2 * (right - left), 0.0]), np.array([0.0, 1.55 / 2 * (right - left)])
@@ -187,5 +187,5 @@ def _bounds(quad: Quad) -> Box:
 
 
 def _quarter_turn(v: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Turn from rightwards to downwards: METHODS' rot90."""
+    """Turn from rightwards to downwards."""
     return np.array([-v[1], v[0]])

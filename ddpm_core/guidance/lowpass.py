@@ -1,4 +1,4 @@
-"""Soft low-pass guidance: the coarse structure of the clean image is pulled towards the target's (METHODS §2).
+"""Soft low-pass guidance: the coarse structure of the clean image is pulled towards the target's.
 
     Δ = w · P_g(y − x0),   P_g = area-resize to g × g cells, bicubic back
 

@@ -1,4 +1,4 @@
-"""Pixel-loss guidance as in the Hugging Face diffusion course: a step along the sign of the pixel error (METHODS §2).
+"""Pixel-loss guidance as in the Hugging Face diffusion course: a step along the sign of the pixel error.
 
 The gradient of the mean absolute error is taken at the clean prediction alone, not through the network:
 

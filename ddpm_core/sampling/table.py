@@ -1,4 +1,4 @@
-"""A sampler is a table of numbers: one row per network call (METHODS §1).
+"""A sampler is a table of numbers: one row per network call (docs/methods.md).
 
 Every sampler here is linear in the state, the clean predictions and fresh noise, so that one tick can advance rows
 of different samplers, step counts and noise levels together, each by its own numbers:

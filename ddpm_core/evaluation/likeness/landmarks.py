@@ -11,7 +11,7 @@ from ddpm_core.faces.pose import Pose, PoseModel
 
 _SIDE = 96  # as large as the service draws a face to settle on
 _KIND = {"human_face": "human", "cat_face": "cat"}
-_POINTS = ((0.375, 0.472), (0.625, 0.472), (0.5, 0.75))  # of the CelebA-HQ square (METHODS §3)
+_POINTS = ((0.375, 0.472), (0.625, 0.472), (0.5, 0.75))  # of the CelebA-HQ square (docs/methods.md)
 
 
 class Landmarks:
