@@ -2,21 +2,11 @@
 
 import { askToken, bearer } from "./token.js";
 
-/** @typedef {{ box: number[], score: number }} Face */
-/** @typedef {{ faces: Face[], face: number | null, box: number[], b64_json?: string }} Target */
-/** @typedef {{ event: string, [name: string]: any }} ServiceEvent */
-/** @typedef {Record<string, string | number | boolean>} Fields */
-
 /** A heartbeat comes at least every 15 s; after so much silence the connection is dead. */
 const SILENCE = 45_000;
 
 /** A request that was refused, that failed, or that never arrived. */
 export class Failure extends Error {
-  /**
-   * @param {string} code one of the service's, or `unreachable`, `unfinished`, `cancelled`
-   * @param {string} message
-   * @param {{ status?: number, retryAfter?: number, allowed?: string }} [more]
-   */
   constructor(code, message, more = {}) {
     super(message);
     this.code = code;
@@ -31,19 +21,12 @@ export class Failure extends Error {
   }
 }
 
-/**
- * What a GET answers.
- * @param {string} path
- * @returns {Promise<any>}
- */
+/** What a GET answers. */
 export async function read(path) {
   return (await send(path, { headers: { Accept: "application/json" } })).json();
 }
 
-/**
- * Whether the service is ready, and what it says about it. Needs no token.
- * @returns {Promise<{ ready: boolean, said: any }>}
- */
+/** Whether the service is ready, and what it says about it. Needs no token. */
 export async function readiness() {
   const response = await reach("readyz", { cache: "no-store", signal: AbortSignal.timeout(8000) });
   const said = await response.json().catch(() => null);
@@ -51,27 +34,13 @@ export async function readiness() {
   return { ready: response.ok, said };
 }
 
-/**
- * The faces in a photo; generates nothing.
- * @param {string} model a name, or name/version
- * @param {Blob} image
- * @param {Fields} fields
- * @param {AbortSignal} signal
- * @returns {Promise<{ target: Target, warnings: { code: string, message: string }[] }>}
- */
+/** The faces in a photo; generates nothing. */
 export async function detect(model, image, fields, signal) {
   const body = form({ ...fields, detect_only: true, return_target: true }, image);
   return (await send(predictions(model), { method: "POST", body, signal, headers: { Accept: "application/json" } })).json();
 }
 
-/**
- * The events of one generation. Ends after `end`; leaving it, or aborting, makes the service stop.
- * @param {string} model a name, or name/version
- * @param {Blob | null} image
- * @param {Fields} fields
- * @param {AbortController} line
- * @returns {AsyncGenerator<ServiceEvent>}
- */
+/** The events of one generation. Ends after `end`; leaving it, or aborting, makes the service stop. */
 export async function* generate(model, image, fields, line) {
   const headers = { Accept: "application/x-ndjson" };
   const response = await send(predictions(model), { method: "POST", body: form(fields, image), signal: line.signal, headers });
@@ -84,20 +53,11 @@ export async function* generate(model, image, fields, line) {
   throw new Failure("unfinished", "The answer broke off before its end.");
 }
 
-/**
- * A model as it is asked for: the default version goes without saying.
- * @param {string} model
- * @param {string | null} version
- */
+/** A model as it is asked for: the default version goes without saying. */
 export const path = (model, version) => (version ? `${model}/${version}` : model);
 
-/** @param {string} model */
 const predictions = (model) => `predictions/${model.split("/").map(encodeURIComponent).join("/")}`;
 
-/**
- * @param {Fields} fields
- * @param {Blob | null} image
- */
 function form(fields, image) {
   const body = new FormData();
   for (const [name, value] of Object.entries(fields)) body.append(name, String(value));
@@ -105,13 +65,9 @@ function form(fields, image) {
   return body;
 }
 
-/**
- * The whole lines of a body; heartbeats are skipped.
- * @param {Response} response
- * @param {AbortController} line
- */
+/** The whole lines of a body; heartbeats are skipped. */
 async function* lines(response, line) {
-  const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
+  const reader = response.body.getReader();
   const decoder = new TextDecoder();
   let rest = "";
   try {
@@ -130,11 +86,6 @@ async function* lines(response, line) {
   }
 }
 
-/**
- * @param {string} path
- * @param {RequestInit & { headers: Record<string, string> }} options
- * @returns {Promise<Response>}
- */
 async function send(path, options) {
   const token = bearer();
   const headers = token ? { ...options.headers, Authorization: `Bearer ${token}` } : options.headers;
@@ -144,10 +95,6 @@ async function send(path, options) {
   throw await refusal(response, await response.json().catch(() => null));
 }
 
-/**
- * @param {string} path relative to the page
- * @param {RequestInit} options
- */
 async function reach(path, options) {
   try {
     return await fetch(new URL(path, document.baseURI), { ...options, redirect: "error" });
@@ -156,32 +103,18 @@ async function reach(path, options) {
   }
 }
 
-/**
- * @param {any} problem
- * @param {string} code
- * @param {string} message
- */
 function broken(problem, code, message) {
   if (problem instanceof Failure) return problem;
   if (problem?.name === "AbortError") return new Failure("cancelled", "Cancelled.");
   return new Failure(code, message);
 }
 
-/**
- * @param {Response} response
- * @param {any} said
- */
 async function refusal(response, said) {
   const after = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
   const error = said?.error?.code ? said.error : { code: "", message: said?.message ?? response.statusText };
   return failure(error, response.status, Number.isFinite(after) ? after : undefined);
 }
 
-/**
- * @param {any} error
- * @param {number} status
- * @param {number} [retryAfter]
- */
 function failure(error, status, retryAfter) {
   const { code, message, allowed } = error;
   return new Failure(code || `http_${status}`, message || "", { status, retryAfter, allowed });

@@ -13,7 +13,6 @@ import { Stage } from "./stage.js";
 import { mayAsk, takeTokenFromLink } from "./token.js";
 import { Viewer } from "./viewer.js";
 
-/** @type {Record<import("./service.js").State, string>} */
 const STATES = { unknown: "Connecting", ready: "Ready", waiting: "Starting", refused: "Not usable", unreachable: "Unreachable" };
 const TITLE = document.title;
 const MENDS = 5;
@@ -33,7 +32,6 @@ const models = new ModelList(() => {
 });
 const generate = byId("generate");
 const cancel = byId("cancel");
-/** @type {Run | null} */
 let current = null;
 let mends = 0;
 
@@ -49,15 +47,15 @@ selfie.addEventListener("change", () => {
   controls.setGuided(selfie.present);
   clearProblem();
 });
-selfie.addEventListener("problem", (event) => showProblem(/** @type {CustomEvent} */ (event).detail));
+selfie.addEventListener("problem", (event) => showProblem(event.detail));
 
-byId("controls").addEventListener("submit", (/** @type {Event} */ event) => {
+byId("controls").addEventListener("submit", (event) => {
   event.preventDefault();
   begin();
 });
 cancel.onclick = () => current?.cancel();
 // Enter held down would press the next button as well
-byId("controls").onkeydown = (/** @type {KeyboardEvent} */ { key, repeat }) => key !== "Enter" || !repeat;
+byId("controls").onkeydown = ({ key, repeat }) => key !== "Enter" || !repeat;
 service.watch();
 addEventListener("hashchange", () => {
   takeTokenFromLink();
@@ -72,7 +70,6 @@ async function begin() {
   const chosen = models.chosen;
   if (!chosen) return showProblem(new Failure("unreachable", "It has not told yet which models it has."));
   const { image, fields } = selfie.wish;
-  /** @type {import("./api.js").Fields} */
   let wish;
   try {
     wish = { ...controls.fields, ...fields };
@@ -95,10 +92,7 @@ async function begin() {
   run.send();
 }
 
-/**
- * Send a run that broke off again, for what is missing.
- * @param {Run} run
- */
+/** Send a run that broke off again, for what is missing. */
 function resume(run) {
   if (current?.active) return;
   mayAsk();
@@ -115,14 +109,12 @@ function mend() {
   resume(current);
 }
 
-/** @param {Run} run */
 function show(run) {
   byId("empty").hidden = true;
   stage.show(run);
   past.draw(run);
 }
 
-/** @param {Run} run */
 function follow(run) {
   if (run !== current) return;
   const [gone, shown] = run.active ? [generate, cancel] : [cancel, generate];
@@ -138,7 +130,6 @@ function follow(run) {
   }
 }
 
-/** @param {number} seed */
 function useSeed(seed) {
   controls.setSeed(seed);
   toast(`Seed ${seed} is set. The next run begins with this face.`);

@@ -9,18 +9,14 @@ const live = isSecureContext && Boolean(navigator.mediaDevices?.getUserMedia);
 /** Whether a camera can be offered at all: a desktop's file chooser has none. */
 export const hasCamera = live || matchMedia("(pointer: coarse)").matches;
 
-/**
- * Let the user take a picture.
- * @returns {Promise<import("./photo.js").Photo | null | "app">} null: given up; "app": the camera app must be used
- */
+/** Let the user take a picture. */
 export async function takePicture() {
   if (!live) return "app";
-  /** @type {MediaStream} */
   let stream;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } }, audio: false });
   } catch (problem) {
-    const denied = /** @type {any} */ (problem)?.name === "NotAllowedError";
+    const denied = problem?.name === "NotAllowedError";
     throw new Error(denied ? "The browser was not allowed to use the camera." : "No camera was found.");
   }
   try {
@@ -30,22 +26,17 @@ export async function takePicture() {
   }
 }
 
-/** @param {MediaStream} stream */
 async function show(stream) {
-  /** @type {HTMLDialogElement} */
   const dialog = byId("camera");
-  /** @type {HTMLVideoElement} */
   const video = byId("camera-video");
   video.srcObject = stream;
   dialog.showModal();
   try {
-    return await /** @type {Promise<import("./photo.js").Photo | null>} */ (
-      new Promise((resolve) => {
-        byId("shutter").onclick = () => video.videoWidth && resolve(snapshot(video));
-        byId("camera-close").onclick = () => resolve(null);
-        dialog.oncancel = () => resolve(null);
-      })
-    );
+    return await new Promise((resolve) => {
+      byId("shutter").onclick = () => video.videoWidth && resolve(snapshot(video));
+      byId("camera-close").onclick = () => resolve(null);
+      dialog.oncancel = () => resolve(null);
+    });
   } finally {
     video.srcObject = null;
     dialog.close();

@@ -2,8 +2,6 @@
 
 import { byId, counted } from "./dom.js";
 
-/** @typedef {import("./api.js").Fields} Fields */
-
 const MAX_SEED = 2 ** 32 - 1;
 const STOPS = new Map([[25, "celebrity"], [50, "likeness"], [75, "faithful"]]);
 const HINTS = new Map([
@@ -15,10 +13,6 @@ const NUMBERS = ["count", "seed", "steps", "eta", "pull", "best"];
 
 /** A setting that cannot be sent as it stands. */
 export class WrongSetting extends Error {
-  /**
-   * @param {string} message
-   * @param {HTMLInputElement} input
-   */
   constructor(message, input) {
     super(message);
     this.input = input;
@@ -28,15 +22,15 @@ export class WrongSetting extends Error {
 /** The form but for the photo and the model. */
 export class Controls {
   #guided = false;
-  #steps = /** @type {number | null} */ (null);
-  #stops = /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-stop]"));
+  #steps = null;
+  #stops = document.querySelectorAll("[data-stop]");
 
   constructor() {
     byId("automatic").onchange = () => this.#refresh();
     byId("resemblance").oninput = () => this.#choose(byId("resemblance").valueAsNumber);
     for (const stop of this.#stops) stop.onclick = () => this.#choose(Number(stop.dataset.stop));
     for (const button of document.querySelectorAll("[data-step]")) {
-      button.addEventListener("click", () => this.#count(Number(/** @type {HTMLElement} */ (button).dataset.step)));
+      button.addEventListener("click", () => this.#count(Number(button.dataset.step)));
     }
     byId("dice").onclick = () => this.setSeed(crypto.getRandomValues(new Uint32Array(1))[0]);
     for (const id of ["way", "sampler", "count"]) byId(id).addEventListener("input", () => this.#refresh());
@@ -44,31 +38,24 @@ export class Controls {
     this.#refresh();
   }
 
-  /** @param {boolean} guided whether there is a photo */
   setGuided(guided) {
     this.#guided = guided;
     this.#refresh();
   }
 
-  /** @param {number | null} steps the model's own number, without a photo */
   setSteps(steps) {
     this.#steps = steps;
     this.#refresh();
   }
 
-  /** @param {number} seed */
   setSeed(seed) {
     byId("seed").value = String(seed);
     byId("seed").removeAttribute("aria-invalid");
   }
 
-  /**
-   * The request's fields but for the photo's.
-   * @returns {Fields}
-   */
+  /** The request's fields but for the photo's. */
   get fields() {
     const count = number("count", 1, 16, "Faces");
-    /** @type {Fields} */
     const fields = { num_images: count ?? 5 };
     const seed = number("seed", 0, MAX_SEED, "The seed");
     if (seed !== null) fields.seed = seed;
@@ -80,12 +67,7 @@ export class Controls {
     return this.#guided ? { ...fields, ...this.#guidance(Number(fields.num_images)) } : fields;
   }
 
-  /**
-   * @param {number} count
-   * @returns {Fields}
-   */
   #guidance(count) {
-    /** @type {Fields} */
     const fields = {};
     const best = number("best", count, 16, "The number to choose from");
     if (best !== null) fields.best_of = best;
@@ -101,14 +83,12 @@ export class Controls {
     return this.#guided && byId("way").value === "pixel";
   }
 
-  /** @param {number} place 0..100 */
   #choose(place) {
     byId("resemblance").value = String(place);
     byId("automatic").checked = false;
     this.#refresh();
   }
 
-  /** @param {number} by */
   #count(by) {
     const now = byId("count").valueAsNumber || 5;
     byId("count").value = String(Math.max(1, Math.min(16, now + by)));
@@ -136,10 +116,6 @@ export class Controls {
     byId("generate").textContent = `${this.#guided ? "Make" : "Imagine"} ${counted(byId("count").valueAsNumber || 5)}`;
   }
 
-  /**
-   * @param {boolean} automatic
-   * @param {number} place
-   */
   #hint(automatic, place) {
     if (!this.#guided) return "Without a photo, the faces are nobody’s.";
     if (this.#pixel) return "Pixel loss is on; its strength is set below.";
@@ -148,23 +124,14 @@ export class Controls {
   }
 }
 
-/** @param {number} place 0..100 */
 function inWords(place) {
   const name = STOPS.get(place);
   if (name) return name[0].toUpperCase() + name.slice(1);
   return place > 75 ? "Nearly the photo itself" : place < 25 ? "Hardly like you" : "In between";
 }
 
-/**
- * The number in a field, null where it is empty.
- * @param {string} id
- * @param {number} low
- * @param {number} high
- * @param {string} name
- * @param {boolean} [whole]
- */
+/** The number in a field, null where it is empty. */
 function number(id, low, high, name, whole = true) {
-  /** @type {HTMLInputElement} */
   const input = byId(id);
   if (input.value === "" && !input.validity.badInput) return null;
   const value = input.valueAsNumber;

@@ -2,18 +2,10 @@
 
 import { make } from "./dom.js";
 
-/** @typedef {[number, number, number, number]} Box left, top, right, bottom in pixels of the photo */
-
 const SMALLEST = 32; // px of the photo
 const CORNERS = ["nw", "ne", "se", "sw"];
 
-/**
- * Lay an element over a box of the photo.
- * @param {HTMLElement} element
- * @param {number[]} box
- * @param {number} width of the photo
- * @param {number} height
- */
+/** Lay an element over a box of the photo. */
 export function place({ style }, [left, top, right, bottom], width, height) {
   style.left = `${(100 * left) / width}%`;
   style.top = `${(100 * top) / height}%`;
@@ -23,14 +15,10 @@ export function place({ style }, [left, top, right, bottom], width, height) {
 
 /** Lives in an element that has the photo's own proportions. */
 export class CropFrame {
-  /** @type {Box} */ box = [0, 0, 1, 1];
+  box = [0, 0, 1, 1];
   #width = 1;
   #height = 1;
 
-  /**
-   * @param {HTMLElement} stage
-   * @param {() => void} onchange the user has moved it
-   */
   constructor(stage, onchange) {
     this.stage = stage;
     this.onchange = onchange;
@@ -42,23 +30,18 @@ export class CropFrame {
         role: "group",
         hidden: true,
         "aria-label": "Frame around the face. Arrow keys move it, plus and minus resize it.",
-        onkeydown: (/** @type {KeyboardEvent} */ event) => this.#key(event),
-        onpointerdown: (/** @type {PointerEvent} */ event) => this.#drag(event),
+        onkeydown: (event) => this.#key(event),
+        onpointerdown: (event) => this.#drag(event),
       },
       ...CORNERS.map((corner) => make("span", { class: `grip ${corner}`, "data-corner": corner })),
     );
     stage.append(this.element);
   }
 
-  /**
-   * @param {number[]} box
-   * @param {number} width of the photo
-   * @param {number} height
-   */
   show(box, width, height) {
     this.#width = width;
     this.#height = height;
-    this.box = /** @type {Box} */ ([...box]);
+    this.box = [...box];
     this.element.hidden = false;
     this.#place();
   }
@@ -72,12 +55,7 @@ export class CropFrame {
     return this.box.map((edge) => Math.round(edge)).join(",");
   }
 
-  /**
-   * The nearest square that lies inside the photo.
-   * @param {number} left
-   * @param {number} top
-   * @param {number} side
-   */
+  /** The nearest square that lies inside the photo. */
   #put(left, top, side) {
     const size = Math.max(Math.min(SMALLEST, this.#width, this.#height), Math.min(side, this.#width, this.#height));
     const x = Math.max(0, Math.min(left, this.#width - size));
@@ -91,12 +69,10 @@ export class CropFrame {
     place(this.element, this.box, this.#width, this.#height);
   }
 
-  /** @param {KeyboardEvent} event */
   #key(event) {
     const [left, top, right] = this.box;
     const side = right - left;
     const by = side * (event.shiftKey ? 0.1 : 0.02);
-    /** @type {Record<string, [number, number, number]>} */
     const moves = {
       ArrowLeft: [left - by, top, side],
       ArrowRight: [left + by, top, side],
@@ -111,15 +87,14 @@ export class CropFrame {
     this.#put(...move);
   }
 
-  /** @param {PointerEvent} down */
   #drag(down) {
     if (down.button !== 0) return;
     down.preventDefault();
     this.element.focus({ preventScroll: true });
-    const corner = /** @type {HTMLElement} */ (down.target).dataset.corner;
+    const corner = down.target.dataset.corner;
     const [left, top, right, bottom] = this.box;
     const scale = this.#width / this.stage.clientWidth; // px of the photo for one of the screen
-    const move = (/** @type {PointerEvent} */ event) => {
+    const move = (event) => {
       const dx = (event.clientX - down.clientX) * scale;
       const dy = (event.clientY - down.clientY) * scale;
       if (!corner) return this.#put(left + dx, top + dy, right - left);

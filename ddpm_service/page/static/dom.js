@@ -1,40 +1,27 @@
 /** Small helpers over the document. */
 
-/**
- * The one element with this id.
- * @param {string} id
- * @returns {any}
- */
+/** The one element with this id. */
 export function byId(id) {
   const element = document.getElementById(id);
   if (!element) throw new Error(`no element #${id}`);
   return element;
 }
 
-/**
- * Make an element. Properties that start with "on" are listeners, `class` and `data-…`/`aria-…` are attributes.
- * @param {string} tag
- * @param {Record<string, any>} [properties]
- * @param {...(Node | string | null | false | undefined)} children
- * @returns {any}
- */
+/** Make an element. Properties that start with "on" are listeners, `class` and `data-…`/`aria-…` are attributes. */
 export function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   if (tag === "button") element.setAttribute("type", "button");
   for (const [name, value] of Object.entries(properties)) {
     if (value === undefined || value === null || value === false) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name in element && !name.includes("-")) /** @type {any} */ (element)[name] = value;
+    else if (name in element && !name.includes("-")) element[name] = value;
     else element.setAttribute(name, value === true ? "" : String(value));
   }
-  element.append(.../** @type {(Node | string)[]} */ (children.filter(Boolean)));
+  element.append(...children.filter(Boolean));
   return element;
 }
 
-/**
- * A picture of the page's own sprite.
- * @param {string} name
- */
+/** A picture of the page's own sprite. */
 export function icon(name) {
   const [svg, use] = ["svg", "use"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
   svg.setAttribute("class", "icon");
@@ -44,32 +31,21 @@ export function icon(name) {
   return svg;
 }
 
-/**
- * A button that shows a picture only.
- * @param {string} name
- * @param {string} label
- * @param {() => void} onclick
- */
+/** A button that shows a picture only. */
 export function iconButton(name, label, onclick) {
   return make("button", { class: "bare", title: label, "aria-label": label, onclick }, icon(name));
 }
 
-/**
- * What draws into a canvas, and enlarges and shrinks smoothly.
- * @param {HTMLCanvasElement} canvas
- */
+/** What draws into a canvas, and enlarges and shrinks smoothly. */
 export function pen(canvas) {
-  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   return context;
 }
 
 let toastTimer = 0;
 
-/**
- * Say something short that goes away by itself.
- * @param {string} text
- */
+/** Say something short that goes away by itself. */
 export function toast(text) {
   const line = byId("toast");
   line.textContent = text;
@@ -78,16 +54,10 @@ export function toast(text) {
   toastTimer = setTimeout(() => (line.hidden = true), 5000);
 }
 
-/**
- * "1 face", "5 faces".
- * @param {number} count
- */
+/** "1 face", "5 faces". */
 export const counted = (count) => `${count} face${count === 1 ? "" : "s"}`;
 
-/**
- * A time in words, coarse enough to stay calm.
- * @param {number} seconds
- */
+/** A time in words, coarse enough to stay calm. */
 export function duration(seconds) {
   if (seconds < 1.5) return "a moment";
   if (seconds < 60) return `${Math.round(seconds)} s`;
@@ -95,11 +65,7 @@ export function duration(seconds) {
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-/**
- * The bytes in a text of base64.
- * @param {string} text
- * @param {string} type
- */
+/** The bytes in a text of base64. */
 export function blobOf(text, type) {
   return new Blob([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], { type });
 }

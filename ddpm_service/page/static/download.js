@@ -2,28 +2,19 @@
 
 import { zip } from "./zip.js";
 
-/** @typedef {import("./run.js").Slot} Slot */
-
-/** @param {Slot} slot */
 const fileName = (slot) => `lookalike-${slot.seed}.${slot.file?.type.split("/")[1] ?? "png"}`;
 
-/** @param {Slot} slot */
 export function saveOne(slot) {
   save(slot.url, fileName(slot));
 }
 
-/** @param {import("./run.js").Run} run */
 export async function saveAll(run) {
-  const entries = run.finished.map((slot) => ({ name: fileName(slot), file: /** @type {Blob} */ (slot.file) }));
+  const entries = run.finished.map((slot) => ({ name: fileName(slot), file: slot.file }));
   const url = URL.createObjectURL(await zip(entries));
   save(url, `lookalikes-${run.seed}.zip`);
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
-/**
- * @param {string} url
- * @param {string} name
- */
 function save(url, name) {
   const link = document.createElement("a");
   link.href = url;

@@ -2,36 +2,28 @@
 
 import { byId, counted, make } from "./dom.js";
 
-/** @typedef {import("./run.js").Run} Run */
-
 const MOST = 24;
 
 /** The list below the stage. */
 export class History {
-  /** Newest first. @type {Run[]} */ #runs = [];
+  #runs = []; // newest first
 
-  /** @param {(run: Run) => void} open */
   constructor(open) {
     this.open = open;
   }
 
-  /** @param {Run} run */
   add(run) {
     this.#runs.unshift(run);
     for (const old of this.#runs.splice(MOST)) old.forget();
   }
 
-  /**
-   * Draw all but the one on the stage; what brought nothing is not worth a place.
-   * @param {Run | null} current
-   */
+  /** Draw all but the one on the stage; what brought nothing is not worth a place. */
   draw(current) {
     const earlier = this.#runs.filter((run) => run !== current && run.finished.length > 0);
     byId("history").hidden = earlier.length === 0;
     byId("history-list").replaceChildren(...earlier.map((run) => this.#entry(run)));
   }
 
-  /** @param {Run} run */
   #entry(run) {
     const time = run.created.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
     const faces = run.finished;

@@ -2,21 +2,16 @@
 
 import { byId, make } from "./dom.js";
 
-/** @typedef {import("./service.js").Model} Model */
-/** @typedef {import("./service.js").Version} Version */
-
 /** The select; a default is followed by leaving the version open. */
 export class ModelList {
-  /** @type {Model[]} */ #models = [];
+  #models = [];
 
-  /** @param {() => void} onchange */
   constructor(onchange) {
     this.select = byId("model");
     this.select.onchange = onchange;
     this.onchange = onchange;
   }
 
-  /** @param {Model[]} models */
   show(models) {
     this.#models = models;
     const kept = this.select.value;
@@ -44,14 +39,9 @@ export class ModelList {
   }
 }
 
-/** @param {Model} model */
-const defaultFirst = (model) => (/** @type {Version} */ a, /** @type {Version} */ b) =>
+const defaultFirst = (model) => (a, b) =>
   Number(b.version === model.default_version) - Number(a.version === model.default_version);
 
-/**
- * @param {Model} model
- * @param {Version} version
- */
 function option(model, version) {
   const isDefault = version.version === model.default_version;
   const parts = [`${model.id} ${version.version}`, version.image_size && `${version.image_size} px`, !version.ready && "not ready"];

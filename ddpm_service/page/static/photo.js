@@ -5,13 +5,9 @@ import { pen } from "./dom.js";
 const LONGEST = 1600; // px; a face in it is still far larger than any model
 const QUALITY = 0.92;
 
-/** @typedef {{ file: Blob, url: string, width: number, height: number, shown: boolean }} Photo */
-
 /**
- * Decode, turn upright, shrink and encode anew. What this browser cannot decode (HEIC, often) goes as it is, and the
- * service is left to read it: then `shown` is false and the size unknown.
- * @param {Blob} file
- * @returns {Promise<Photo>}
+ * Decode, turn upright, shrink and encode anew. What this browser cannot decode (HEIC, often) goes as it is, and
+ * the service is left to read it: then `shown` is false and the size unknown.
  */
 export async function prepare(file) {
   const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" }).catch(() => null);
@@ -21,19 +17,9 @@ export async function prepare(file) {
   return photo;
 }
 
-/**
- * What a video shows now, mirrored as it was seen.
- * @param {HTMLVideoElement} video
- */
+/** What a video shows now, mirrored as it was seen. */
 export const snapshot = (video) => drawn(video, video.videoWidth, video.videoHeight, true);
 
-/**
- * @param {CanvasImageSource} source
- * @param {number} sourceWidth
- * @param {number} sourceHeight
- * @param {boolean} mirrored
- * @returns {Promise<Photo>}
- */
 async function drawn(source, sourceWidth, sourceHeight, mirrored) {
   const scale = Math.min(1, LONGEST / Math.max(sourceWidth, sourceHeight));
   const canvas = document.createElement("canvas");
@@ -44,7 +30,6 @@ async function drawn(source, sourceWidth, sourceHeight, mirrored) {
   context.fillRect(0, 0, width, height);
   if (mirrored) context.setTransform(-1, 0, 0, 1, width, 0);
   context.drawImage(source, 0, 0, width, height);
-  /** @type {Blob} */
-  const file = await new Promise((resolve) => canvas.toBlob((blob) => resolve(/** @type {Blob} */ (blob)), "image/jpeg", QUALITY));
+  const file = await new Promise((resolve) => canvas.toBlob((blob) => resolve(blob), "image/jpeg", QUALITY));
   return { file, url: URL.createObjectURL(file), width, height, shown: true };
 }

@@ -2,9 +2,6 @@
 
 import { byId, iconButton, make } from "./dom.js";
 
-/** @typedef {import("./api.js").Failure} Failure */
-
-/** @type {Record<string, string>} */
 const TITLES = {
   unreachable: "The service cannot be reached",
   unfinished: "The connection was lost",
@@ -22,16 +19,12 @@ const TITLES = {
   setting: "Please check a setting",
 };
 
-/** @type {Record<string, string>} */
 const ADVICE = {
   unreachable: "Your photo and the settings are kept.",
   unfinished: "What has arrived is kept.",
 };
 
-/**
- * Show a failure above the results; it takes the place of the one before.
- * @param {Failure | { code: string, message: string, retryAfter?: number, allowed?: string }} failure
- */
+/** Show a failure above the results; it takes the place of the one before. */
 export function showProblem(failure) {
   const { code, message, retryAfter, allowed } = failure;
   const text = [message, ADVICE[code], retryAfter && `It expects to have room in ${retryAfter} s.`].filter(Boolean).join(" ");

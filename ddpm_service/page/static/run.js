@@ -3,34 +3,27 @@
 import * as api from "./api.js";
 import { blobOf } from "./dom.js";
 
-/**
- * @typedef {{ index: number, seed: number | null, step: number, preview: Blob | null, file: Blob | null, url: string,
- *   width: number, height: number }} Slot
- * @typedef {"sending" | "queued" | "running" | "done" | "cancelled" | "failed"} Phase
- */
-
 /** Tells of each change by the event `change`. */
 export class Run extends EventTarget {
-  /** @type {Phase} */ phase = "sending";
+  phase = "sending"; // then queued, running, and done, cancelled or failed
   created = new Date();
-  /** @type {number | null} */ position = null;
+  position = null;
   step = 0;
   total = 0;
-  /** @type {number | null} */ eta = null;
-  /** The first picture's, as reported. @type {number | null} */
+  eta = null;
+  /** The first picture's, as reported. */
   seed = null;
   /** The version that made them, as reported. */
   version = "";
-  /** As used, defaults filled in. @type {Record<string, any>} */ parameters = {};
-  /** The aligned selfie. @type {Blob | null} */ targetFile = null;
-  /** @type {{ code: string, message: string }[]} */ warnings = [];
-  /** @type {{ queue_seconds: number, seconds: number, calls: number } | null} */ timing = null;
-  /** @type {api.Failure | null} */ failure = null;
-  /** @type {AbortController} */ #line = new AbortController();
+  /** As used, defaults filled in. */
+  parameters = {};
+  /** The aligned selfie. */
+  targetFile = null;
+  warnings = [];
+  timing = null;
+  failure = null;
+  #line = new AbortController();
 
-  /**
-   * @param {{ model: string, version: string | null, image: Blob | null, fields: api.Fields }} wish
-   */
   constructor(wish) {
     super();
     this.wish = wish;
@@ -53,8 +46,9 @@ export class Run extends EventTarget {
   }
 
   /**
-   * Send the wish, and take what comes until it ends in one way or another. Sent again after a failure it names the seed
-   * and the version that were reported, so that the same pictures come and fill the places that are still empty.
+   * Send the wish, and take what comes until it ends in one way or another. Sent again after a failure it names
+   * the seed and the version that were reported, so that the same pictures come and fill the places that are
+   * still empty.
    */
   async send() {
     this.#line = new AbortController();
@@ -84,7 +78,6 @@ export class Run extends EventTarget {
     for (const slot of this.slots) URL.revokeObjectURL(slot.url);
   }
 
-  /** @param {api.ServiceEvent} event */
   #take(event) {
     switch (event.event) {
       case "queued":
@@ -119,7 +112,6 @@ export class Run extends EventTarget {
     this.#changed();
   }
 
-  /** @param {api.ServiceEvent} event */
   #begin(event) {
     this.phase = "running";
     this.seed = event.seed;
@@ -130,7 +122,6 @@ export class Run extends EventTarget {
     }
   }
 
-  /** @param {api.ServiceEvent} event */
   #finish(event) {
     const slot = this.slots[event.index];
     if (slot.file) return; // it came before the line was cut
@@ -144,10 +135,6 @@ export class Run extends EventTarget {
   }
 }
 
-/**
- * @param {number} index
- * @returns {Slot}
- */
 function emptySlot(index) {
   return { index, seed: null, step: 0, preview: null, file: null, url: "", width: 0, height: 0 };
 }

@@ -7,15 +7,13 @@ import { blobOf, byId, make } from "./dom.js";
 import { prepare } from "./photo.js";
 import { mayAsk } from "./token.js";
 
-/** @typedef {import("./photo.js").Photo} Photo */
-
 const LATER = "Faces will be looked for once the service answers.";
 
 /** Tells of a photo that came or went by the event `change`, and of what went wrong by `problem`. */
 export class Selfie extends EventTarget {
-  /** @type {Photo | null} */ #photo = null;
-  /** @type {api.Target | null} */ #target = null;
-  /** The face that was tapped. @type {number | null} */ #face = null;
+  #photo = null;
+  #target = null;
+  #face = null; // the one that was tapped
   #cropped = false;
   #model = "";
   #search = new AbortController();
@@ -48,17 +46,14 @@ export class Selfie extends EventTarget {
     return this.#photo !== null;
   }
 
-  /** What of it goes into a request. @returns {{ image: Blob | null, fields: api.Fields }} */
+  /** What of it goes into a request. */
   get wish() {
     if (!this.#photo) return { image: null, fields: {} };
     if (this.#cropped) return { image: this.#photo.file, fields: { align: String(this.#crop) } };
     return { image: this.#photo.file, fields: this.#face === null ? {} : { face: this.#face } };
   }
 
-  /**
-   * Faces are looked for by the model that is going to be used.
-   * @param {string} model
-   */
+  /** Faces are looked for by the model that is going to be used. */
   useModel(model) {
     if (model === this.#model) return;
     this.#model = model;
@@ -70,14 +65,12 @@ export class Selfie extends EventTarget {
     if (this.#photo && this.#waiting) this.#find();
   }
 
-  /** @param {Blob} file */
   async take(file) {
     const turn = ++this.#loading;
     const photo = await prepare(file);
     if (turn === this.#loading) this.#show(photo);
   }
 
-  /** @param {Photo} photo */
   #show(photo) {
     this.#forget();
     this.#photo = photo;
@@ -127,8 +120,7 @@ export class Selfie extends EventTarget {
       if (!photo.shown && target.b64_json) this.#showTarget(target.b64_json);
       this.#overlay();
       this.#note(found(target, photo.shown), warnings);
-    } catch (problem) {
-      const failure = /** @type {api.Failure} */ (problem);
+    } catch (failure) {
       if (search.signal.aborted) return;
       this.#waiting = failure.passes || failure.status >= 500 || failure.status === 401;
       this.#note(this.#waiting ? LATER : "");
@@ -136,7 +128,7 @@ export class Selfie extends EventTarget {
     }
   }
 
-  /** The browser cannot show the photo: show what the model sees of it. @param {string} base64 */
+  /** The browser cannot show the photo: show what the model sees of it. */
   #showTarget(base64) {
     this.#image.src = URL.createObjectURL(blobOf(base64, "image/png"));
     this.#image.hidden = false;
@@ -172,31 +164,22 @@ export class Selfie extends EventTarget {
     this.#note("Your own frame is used.");
   }
 
-  /**
-   * @param {string} text
-   * @param {{ message: string }[]} [warnings]
-   */
   #note(text, warnings = []) {
     byId("photo-note").textContent = [text, ...warnings.map((warning) => warning.message)].join(" ").trim();
   }
 
-  /**
-   * @param {number} width
-   * @param {number} height
-   */
   #proportions(width, height) {
     this.#frame.style.aspectRatio = `${width} / ${height}`;
     this.#frame.style.setProperty("--ratio", String(width / height));
   }
 
-  /** @param {HTMLInputElement} app */
   async #useCamera(app) {
     try {
       const photo = await takePicture();
       if (photo === "app") app.click();
       else if (photo) this.#show(photo);
     } catch (problem) {
-      const message = /** @type {Error} */ (problem).message;
+      const message = problem.message;
       this.dispatchEvent(new CustomEvent("problem", { detail: new api.Failure("camera", message) }));
     }
   }
@@ -204,7 +187,7 @@ export class Selfie extends EventTarget {
   /** Drop and paste anywhere. */
   #listen() {
     const curtain = byId("curtain");
-    const holdsFile = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files");
+    const holdsFile = (event) => event.dataTransfer?.types.includes("Files");
     addEventListener("dragover", (event) => {
       if (!holdsFile(event)) return;
       event.preventDefault();
@@ -227,10 +210,6 @@ export class Selfie extends EventTarget {
   }
 }
 
-/**
- * @param {api.Target} target
- * @param {boolean} shown
- */
 function found(target, shown) {
   if (!shown) return "This browser cannot show the photo itself. This is what the model will see.";
   if (target.faces.length === 0) return "No face found, so the middle is used. Move the frame if it is elsewhere.";

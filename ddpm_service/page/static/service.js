@@ -2,26 +2,19 @@
 
 import * as api from "./api.js";
 
-/**
- * @typedef {{ version: string, image_size: number | null, defaults: Record<string, any>, ready: boolean,
- *   reason: string | null }} Version
- * @typedef {{ id: string, default_version: string, versions: Version[] }} Model
- * @typedef {"unknown" | "ready" | "waiting" | "refused" | "unreachable"} State
- */
-
 const CALM = 10_000; // ms between looks while all is well
 const WORRIED = 2_500;
 const MODELS = 30_000;
 
 /** Tells of itself by the events `state` and `models`. */
 export class Service extends EventTarget {
-  /** @type {State} */ state = "unknown";
+  state = "unknown"; // then ready, waiting, refused or unreachable
   /** Why it is not ready yet. */
   reason = "";
-  /** @type {Model[]} */ models = [];
+  models = [];
   #timer = 0;
   #modelsAt = -Infinity;
-  /** @type {Promise<void> | null} */ #looking = null;
+  #looking = null;
 
   /** Begin to look. */
   watch() {
@@ -42,8 +35,7 @@ export class Service extends EventTarget {
       const { ready, said } = await api.readiness();
       if (performance.now() - this.#modelsAt > MODELS || (ready && this.state !== "ready")) await this.#readModels();
       this.#set(ready ? "ready" : "waiting", ready ? "" : why(said));
-    } catch (problem) {
-      const failure = /** @type {api.Failure} */ (problem);
+    } catch (failure) {
       this.#set(failure.passes ? "unreachable" : "refused", "");
     } finally {
       this.#looking = null;
@@ -59,10 +51,6 @@ export class Service extends EventTarget {
     this.dispatchEvent(new Event("models"));
   }
 
-  /**
-   * @param {State} state
-   * @param {string} reason
-   */
   #set(state, reason) {
     if (state === this.state && reason === this.reason) return;
     this.state = state;
@@ -71,7 +59,6 @@ export class Service extends EventTarget {
   }
 }
 
-/** @param {any} said */
 function why(said) {
   if (said?.status === "stopping") return "Stopping";
   const waiting = Object.entries(said?.waiting_for ?? {}).map(([model, state]) => `${model} ${state}`);

@@ -4,29 +4,21 @@ import { byId, counted, duration, icon, make } from "./dom.js";
 import { saveAll } from "./download.js";
 import { paint, Tile } from "./tile.js";
 
-/** @typedef {import("./run.js").Run} Run */
-
-/** @type {Record<string, string>} */
 const MODES = { celebrity: "Celebrity", likeness: "Likeness", faithful: "Faithful", pixel: "Pixel loss", none: "No photo", auto: "Automatic" };
 
 /** Shows one run at a time. */
 export class Stage {
-  /** @type {Run | null} */ run = null;
-  /** @type {Tile[]} */ #tiles = [];
-  /** @type {any} */ #parts = {};
+  run = null;
+  #tiles = [];
+  #parts = {};
   #said = "";
   #update = () => this.#refresh();
 
-  /**
-   * @param {HTMLElement} element
-   * @param {{ open: (run: Run, index: number) => void, useSeed: (seed: number) => void, resume: (run: Run) => void }} actions
-   */
   constructor(element, actions) {
     this.element = element;
     this.actions = actions;
   }
 
-  /** @param {Run} run */
   show(run) {
     this.run?.removeEventListener("change", this.#update);
     this.run = run;
@@ -35,7 +27,6 @@ export class Stage {
     this.#refresh();
   }
 
-  /** @param {Run} run */
   #build(run) {
     const parts = (this.#parts = {
       title: make("h2"),
@@ -49,7 +40,7 @@ export class Stage {
       size: make("p", { class: "hint size" }),
     });
     this.#said = "";
-    const actions = { open: (/** @type {number} */ index) => this.actions.open(run, index), useSeed: this.actions.useSeed };
+    const actions = { open: (index) => this.actions.open(run, index), useSeed: this.actions.useSeed };
     this.#tiles = run.slots.map((slot) => new Tile(slot.index, actions));
     this.element.replaceChildren(
       make("header", { class: "stage-head" }, make("div", {}, parts.title, parts.meta), make("div", { class: "stage-actions" }, parts.resume, parts.all)),
@@ -61,7 +52,7 @@ export class Stage {
   }
 
   #refresh() {
-    const run = /** @type {Run} */ (this.run);
+    const run = this.run;
     const { title, meta, all, resume, words, bar, notes, target, size } = this.#parts;
     const done = run.finished.length;
     this.element.dataset.phase = run.phase;
@@ -87,11 +78,7 @@ export class Stage {
     this.#say(run, percent);
   }
 
-  /**
-   * Tell a screen reader now and then, not at every step.
-   * @param {Run} run
-   * @param {number} percent
-   */
+  /** Tell a screen reader now and then, not at every step. */
   #say(run, percent) {
     const quarter = Math.floor(percent / 25) * 25;
     const text = run.phase !== "running" ? progress(run) : quarter ? `${quarter} percent` : "Started";
@@ -99,7 +86,6 @@ export class Stage {
   }
 }
 
-/** @param {Run} run */
 function heading(run) {
   const guided = run.wish.image !== null;
   if (run.phase === "done") return guided ? "Your look-alikes" : "Out of nowhere";
@@ -108,7 +94,6 @@ function heading(run) {
   return guided ? "Looking for you among the stars" : "Imagining";
 }
 
-/** @param {Run} run */
 function summary(run) {
   const { mode, resemblance, num_inference_steps: steps } = run.parameters;
   const named = MODES[mode] ?? mode;
@@ -121,7 +106,6 @@ function summary(run) {
   return parts.filter(Boolean).join(" · ");
 }
 
-/** @param {Run} run */
 function progress(run) {
   const { phase, slots, finished } = run;
   if (phase === "sending") return "Sending…";

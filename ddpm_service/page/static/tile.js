@@ -3,15 +3,11 @@
 import { icon, iconButton, make, pen } from "./dom.js";
 import { saveOne } from "./download.js";
 
-/** @typedef {import("./run.js").Slot} Slot */
-
 const FINE = 512; // px a side that small faces are enlarged to
 
 /**
- * Draw a picture into a canvas, enlarged by the browser's best filter (its CSS scaling of small pictures is coarser).
- * @param {HTMLCanvasElement} canvas
- * @param {Blob} file
- * @param {() => boolean} [stillWanted] something newer may have come while it was decoded
+ * Draw a picture into a canvas, enlarged by the browser's best filter (its CSS scaling of small pictures is
+ * coarser).
  */
 export async function paint(canvas, file, stillWanted = () => true) {
   const bitmap = await createImageBitmap(file);
@@ -22,10 +18,7 @@ export async function paint(canvas, file, stillWanted = () => true) {
   bitmap.close();
 }
 
-/**
- * Soft grain, as a picture begins.
- * @param {HTMLCanvasElement} canvas
- */
+/** Soft grain, as a picture begins. */
 function grain(canvas) {
   const side = 48;
   const dots = make("canvas", { width: side, height: side });
@@ -42,12 +35,8 @@ function grain(canvas) {
 
 /** A place in the grid. */
 export class Tile {
-  /** @type {Blob | null} */ #painted = null;
+  #painted = null;
 
-  /**
-   * @param {number} index
-   * @param {{ open: (index: number) => void, useSeed: (seed: number) => void }} actions
-   */
   constructor(index, actions) {
     this.index = index;
     this.actions = actions;
@@ -65,7 +54,6 @@ export class Tile {
     grain(this.canvas);
   }
 
-  /** @param {Slot} slot */
   update(slot) {
     const file = slot.file ?? slot.preview;
     if (!file || file === this.#painted) return;
@@ -75,7 +63,6 @@ export class Tile {
     if (slot.file) this.#finish(slot);
   }
 
-  /** @param {Slot} slot */
   #finish(slot) {
     this.image.src = slot.url;
     this.image.hidden = false;
@@ -88,7 +75,7 @@ export class Tile {
           class: "bare seed",
           title: "Use this seed",
           "aria-label": `Use seed ${slot.seed}`,
-          onclick: () => this.actions.useSeed(/** @type {number} */ (slot.seed)),
+          onclick: () => this.actions.useSeed(slot.seed),
         },
         icon("seed"),
         String(slot.seed),

@@ -4,7 +4,6 @@ import { byId } from "./dom.js";
 
 const KEY = "token";
 
-/** @type {Promise<boolean> | null} */
 let asking = null;
 let declined = false;
 /** Why there is no token that works. */
@@ -23,10 +22,7 @@ export function takeTokenFromLink() {
   byId("token").close("link");
 }
 
-/**
- * Keep a token, without the invisible characters that chats put into it; but none that no header can carry.
- * @param {string} text
- */
+/** Keep a token, without the invisible characters that chats put into it; but none that no header can carry. */
 function keep(text) {
   const token = text.replace(/[\s\p{C}]/gu, "");
   problem = /^[!-~]+$/.test(token) ? "" : "A token has plain letters, digits and signs only. Copy it again.";
@@ -41,11 +37,7 @@ export function mayAsk() {
 /** The token to send, or null. */
 export const bearer = () => sessionStorage.getItem(KEY);
 
-/**
- * Ask for a token after a 401; all who need one at once share the question.
- * @param {string | null} refused the token that was sent
- * @returns {Promise<boolean>} whether there is another one to try
- */
+/** Ask for a token after a 401; all who need one at once share the question. */
 export function askToken(refused) {
   if (bearer() !== refused) return Promise.resolve(true);
   if (declined) return Promise.resolve(false);
@@ -54,11 +46,8 @@ export function askToken(refused) {
   return asking;
 }
 
-/** @returns {Promise<boolean>} */
 function ask() {
-  /** @type {HTMLDialogElement} */
   const dialog = byId("token");
-  /** @type {HTMLInputElement} */
   const input = byId("token-value");
   byId("token-problem").textContent = problem;
   byId("token-no").onclick = () => dialog.close();

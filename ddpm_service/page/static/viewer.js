@@ -4,16 +4,12 @@ import { byId, icon, iconButton, make } from "./dom.js";
 import { saveOne } from "./download.js";
 import { paint } from "./tile.js";
 
-/** @typedef {import("./run.js").Run} Run */
-
 /** Opens over the page; arrow keys go from face to face. */
 export class Viewer {
-  /** @type {Run | null} */ #run = null;
+  #run = null;
   #index = 0;
 
-  /** @param {{ useSeed: (seed: number) => void }} actions */
   constructor(actions) {
-    /** @type {HTMLDialogElement} */
     this.dialog = byId("viewer");
     this.canvas = make("canvas", { role: "img" });
     this.you = make("canvas", { role: "img", "aria-label": "You, as the model sees you" });
@@ -22,7 +18,7 @@ export class Viewer {
     this.meta = make("p", { class: "meta" });
     const useSeed = () => {
       this.dialog.close();
-      actions.useSeed(/** @type {number} */ (this.#slot.seed));
+      actions.useSeed(this.#slot.seed);
     };
     this.dialog.append(
       make("div", { class: "viewer-pictures" }, this.youFigure, make("figure", {}, this.canvas, make("figcaption", {}, make("span", { class: "ai" }, "AI-generated")))),
@@ -47,13 +43,9 @@ export class Viewer {
   }
 
   get #slot() {
-    return /** @type {Run} */ (this.#run).slots[this.#index];
+    return this.#run.slots[this.#index];
   }
 
-  /**
-   * @param {Run} run
-   * @param {number} index
-   */
   open(run, index) {
     this.#run = run;
     this.#index = index;
@@ -63,18 +55,17 @@ export class Viewer {
     this.dialog.showModal();
   }
 
-  /** @param {number} by */
   #go(by) {
-    const ready = /** @type {Run} */ (this.#run).finished.map((slot) => slot.index);
+    const ready = this.#run.finished.map((slot) => slot.index);
     const at = ready.indexOf(this.#index);
     this.#index = ready[(at + by + ready.length) % ready.length];
     this.#show();
   }
 
   #show() {
-    const run = /** @type {Run} */ (this.#run);
+    const run = this.#run;
     const slot = this.#slot;
-    paint(this.canvas, /** @type {Blob} */ (slot.file));
+    paint(this.canvas, slot.file);
     this.canvas.setAttribute("aria-label", `Face ${slot.index + 1}, AI-generated`);
     this.title.textContent = `Face ${slot.index + 1} of ${run.slots.length} · seed ${slot.seed}`;
     this.meta.textContent = `${slot.width} × ${slot.height} pixels${slot.width < 256 ? ", smoothly enlarged here" : ""}`;

@@ -6,17 +6,13 @@ const TABLE = Uint32Array.from({ length: 256 }, (_, start) => {
   return value;
 });
 
-/** @param {Uint8Array} bytes */
 function crc32(bytes) {
   let sum = 0xffffffff;
   for (const byte of bytes) sum = TABLE[(sum ^ byte) & 0xff] ^ (sum >>> 8);
   return (sum ^ 0xffffffff) >>> 0;
 }
 
-/**
- * Little-endian numbers, each with its width in bytes.
- * @param {[number, 2 | 4][]} numbers
- */
+/** Little-endian numbers, each with its width in bytes. */
 function record(numbers) {
   const view = new DataView(new ArrayBuffer(numbers.reduce((length, [, width]) => length + width, 0)));
   let at = 0;
@@ -28,23 +24,18 @@ function record(numbers) {
   return new Uint8Array(view.buffer);
 }
 
-/**
- * The archive of some files, dated now.
- * @param {{ name: string, file: Blob }[]} entries
- * @returns {Promise<Blob>}
- */
+/** The archive of some files, dated now. */
 export async function zip(entries) {
   const now = new Date();
   const time = (now.getHours() << 11) | (now.getMinutes() << 5) | (now.getSeconds() >> 1);
   const date = ((now.getFullYear() - 1980) << 9) | ((now.getMonth() + 1) << 5) | now.getDate();
-  /** @type {BlobPart[]} */ const body = [];
-  /** @type {BlobPart[]} */ const directory = [];
+  const body = [];
+  const directory = [];
   let offset = 0;
   let directorySize = 0;
   for (const { name, file } of entries) {
     const bytes = new Uint8Array(await file.arrayBuffer());
     const label = new TextEncoder().encode(name);
-    /** @type {[number, 2 | 4][]} version 2.0, names in UTF-8, stored */
     const common = [
       [20, 2], [0x0800, 2], [0, 2], [time, 2], [date, 2], [crc32(bytes), 4], [bytes.length, 4], [bytes.length, 4],
       [label.length, 2], [0, 2],
