@@ -83,6 +83,11 @@ class Yardstick:
         return FeatureSet((features - self._centre.to(features)) / self._scale.to(features))
 
 
+def prefixed(space: str, figures: dict[str, float]) -> dict[str, float]:
+    """Name substitute figures by their features: they are those of no paper."""
+    return {f"{space}_{name.replace('_substitute', '')}": value for name, value in figures.items()}
+
+
 def names(substitute: bool) -> list[str]:
     """Give the names of all figures in their order."""
     return [_called(name, substitute) for name in Figures.__dataclass_fields__]

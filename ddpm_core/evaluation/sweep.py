@@ -11,6 +11,8 @@ from ddpm_core.bundle import WEIGHTS, sha256
 from ddpm_core.errors import InvalidInput
 from ddpm_core.evaluation.draw import draw
 from ddpm_core.evaluation.extractor import Extractor, Yardstick
+from ddpm_core.evaluation.face_figures import FaceFigures
+from ddpm_core.evaluation.face_network import FaceNetwork
 from ddpm_core.evaluation.figures import MIN_IMAGES
 from ddpm_core.evaluation.reference import Reference
 from ddpm_core.evaluation.table import Row, Table
@@ -21,7 +23,7 @@ Report = Callable[[str, int, int], object]
 """Called with what is done, how much of it, and of how much."""
 
 REAL = "real"
-_OF_THE_DATA = ("image_size", "features", "features_version", "reference", "reference_fingerprint")
+_OF_THE_DATA = ("image_size", "features", "features_version", "face_network", "reference", "reference_fingerprint")
 
 
 def evaluate(
@@ -33,6 +35,7 @@ def evaluate(
     *,
     num_images: int,
     seed: int = 0,
+    look: FaceNetwork | None = None,
     report: Report = lambda *_: None,
 ) -> list[Row]:
     """Measure every cell that `out` does not hold yet; all cells start from the same noise.
@@ -48,6 +51,7 @@ def evaluate(
         out: the table, JSON.
         num_images: samples a cell.
         seed: of the first sample; sample i has seed + i.
+        look: the face network; its figures are left out without.
         report: told how far it is.
 
     Returns:
@@ -65,7 +69,7 @@ def evaluate(
     for _, steps in cells:
         schedule.karras(schedule.num_levels, steps)
     table = Table(out)
-    about = describe(pipeline, reference, extractor, seed)
+    about = describe(pipeline, reference, extractor, seed, look)
     settings = [
         {**about, "sampler": str(sampler), "num_inference_steps": steps, "num_images": num_images}
         for sampler, steps in cells
@@ -73,7 +77,7 @@ def evaluate(
     half, other = sorted(reference.halves, key=len)
     half = half[:num_images]
     real = {
-        **{key: about[key] for key in _OF_THE_DATA},
+        **{key: about[key] for key in _OF_THE_DATA if key in about},
         "reference_images": len(other),
         "sampler": REAL,
         "num_images": len(half),
@@ -84,13 +88,14 @@ def evaluate(
         report("features of the reference", 0, 1)
         known = extractor(reference.pixels)
         yardstick = Yardstick(known, substitute=extractor.substitute)
+        faces = FaceFigures(look, reference.pixels) if look else None
         to_do = [cell for cell in missing if cell is not real]
         if real in missing:
             among = Yardstick(known[other], substitute=extractor.substitute)
-            table.add({**real, **among.measure(known[half])})
+            table.add({**real, **among.measure(known[half]), **(faces.of_real(half, other) if faces else {})})
         for i, cell in enumerate(to_do):
             show = _Progress(report, cell, i * num_images, len(to_do) * num_images)
-            table.add({**cell, **_cell(pipeline, extractor, yardstick, cell, show)})
+            table.add({**cell, **_cell(pipeline, extractor, yardstick, faces, cell, show)})
     rows = [table.find(cell) for cell in wanted]
     return [row for row in rows if row is not None]
 
@@ -111,6 +116,7 @@ def _cell(
     pipeline: Pipeline,
     extractor: Extractor,
     yardstick: Yardstick,
+    faces: FaceFigures | None,
     cell: dict[str, Any],
     show: Callable[[int], object],
 ) -> dict[str, float]:
@@ -118,10 +124,13 @@ def _cell(
     seeds = range(cell["seed"], cell["seed"] + cell["num_images"])
     pixels = draw(pipeline, Sampler(cell["sampler"]), cell["num_inference_steps"], seeds, show)
     seconds = time.perf_counter() - begin
-    return {**yardstick.measure(extractor(pixels)), "sampling_seconds": round(seconds, 2)}
+    figures = {**yardstick.measure(extractor(pixels)), "sampling_seconds": round(seconds, 2)}
+    return {**figures, **faces.measure(faces.look(pixels))} if faces else figures
 
 
-def describe(pipeline: Pipeline, reference: Reference, extractor: Extractor, seed: int) -> dict[str, Any]:
+def describe(
+    pipeline: Pipeline, reference: Reference, extractor: Extractor, seed: int, look: FaceNetwork | None
+) -> dict[str, Any]:
     """Give what stands beside every figure: without it no figure can be compared with another."""
     manifest = pipeline.bundle.manifest
     return {
@@ -134,6 +143,7 @@ def describe(pipeline: Pipeline, reference: Reference, extractor: Extractor, see
         "seed": seed,
         "features": extractor.name,
         "features_version": extractor.version,
+        **({"face_network": look.version} if look else {}),
         "reference": reference.part,
         "reference_fingerprint": reference.fingerprint,
         "reference_images": len(reference.names),

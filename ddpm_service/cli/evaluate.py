@@ -9,8 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ddpm_service.cli.evaluate_faces import face_network
 from ddpm_service.cli.evaluate_gate import gate
 from ddpm_service.cli.evaluate_likeness import likeness
+from ddpm_service.cli.evaluate_look import look, tally
 from ddpm_service.cli.failure import told_in_a_line
 from ddpm_service.cli.progress import reported
 
@@ -21,6 +23,10 @@ app = typer.Typer(
 )
 app.command()(likeness)
 app.command()(gate)
+app.command()(look)
+app.command()(tally)
+
+_OF_FACES = ("whole_faces", "face_asymmetry", "face_kid", "face_frechet", "face_precision", "face_recall")
 
 Samplers = Annotated[str, typer.Option(help="One or more of ddpm, ddim, dpmpp_2m, with commas.")]
 Steps = Annotated[str | None, typer.Option(help="Network calls, one or more, with commas. (default: the model's own)")]
@@ -68,6 +74,7 @@ def samples(
         if real.dropped:
             name, why = real.dropped[0]
             typer.echo(f"{len(real.dropped)} files left out, the first: {name}: {why}", err=True)
+        look = face_network(pipeline.bundle.manifest.domain)
         with reported() as report:
             rows = measure(
                 pipeline,
@@ -77,6 +84,7 @@ def samples(
                 out,
                 num_images=num_images,
                 seed=seed,
+                look=look,
                 report=report,
             )
     _show(rows, names(extractor.substitute))
@@ -107,6 +115,7 @@ def parse_cells(samplers: str, steps: str | None, default_steps: int) -> list[tu
 def _show(rows: list[dict[str, Any]], names: list[str]) -> None:
     """Print the figures, and beneath them what they were measured with."""
     kernel, error, *others = names
+    others += [name for name in _OF_FACES if any(name in row for row in rows)]
     table = Table("sampler", "steps", "n", kernel, *others, box=None)
     for column in table.columns:
         column.no_wrap = True
@@ -116,7 +125,7 @@ def _show(rows: list[dict[str, Any]], names: list[str]) -> None:
             str(row.get("num_inference_steps", "")),
             str(row["num_images"]),
             f"{row[kernel]:.5f} ± {row[error]:.5f}",
-            *(f"{row[name]:.3f}" for name in others),
+            *(f"{row[name]:.3f}" if name in row else "" for name in others),
         )
     console = Console(width=max(120, Console().width))
     console.print(table)

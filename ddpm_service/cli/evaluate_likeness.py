@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ddpm_service.cli.evaluate_faces import face_network
 from ddpm_service.cli.failure import told_in_a_line
 from ddpm_service.cli.progress import reported
 
@@ -92,6 +93,7 @@ def likeness(
             held_back=share,
             person_pattern=person_pattern or real.person_pattern(pipeline.bundle) or PERSON_PATTERN,
         )
+        look = face_network(pipeline.bundle.manifest.domain)
         with reported() as report:
             rows = measure(
                 pipeline,
@@ -100,6 +102,7 @@ def likeness(
                 out,
                 num_images=num_images,
                 seed=seed,
+                look=look,
                 report=report,
             )
         picture = out.with_suffix(".png")

@@ -1,5 +1,6 @@
 import json
 import zipfile
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -9,6 +10,14 @@ from typer.testing import CliRunner
 from ddpm_service.cli import app
 
 PLOTS = ["schedule", "forward", "backward", "losses", "table", "samples", "copies"]
+
+
+@pytest.fixture(autouse=True)
+def no_face_network(monkeypatch):
+    """It takes a quarter of a second a picture."""
+    for command in ("evaluate", "evaluate_likeness"):
+        module = import_module(f"ddpm_service.cli.{command}")
+        monkeypatch.setattr(module, "face_network", lambda domain: None)
 
 
 def ddpm(*arguments):

@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddpm_core.evaluation.extractor import Yardstick, wavelet_extractor
+from ddpm_core.evaluation.extractor import Yardstick, prefixed, wavelet_extractor
+from ddpm_core.evaluation.face_figures import FaceFigures, persons_apart
+from ddpm_core.evaluation.face_network import FaceNetwork
 from ddpm_core.evaluation.likeness.activations import denoiser_extractor
 from ddpm_core.evaluation.likeness.copying import distances
 from ddpm_core.evaluation.likeness.landmarks import Landmarks, geometry
@@ -28,9 +30,10 @@ class Judge:
     Args:
         pipeline: the model, for its features and its domain.
         material: targets and real faces.
+        look: the face network; its figures are left out without.
     """
 
-    def __init__(self, pipeline: Pipeline, material: Material) -> None:
+    def __init__(self, pipeline: Pipeline, material: Material, look: FaceNetwork | None = None) -> None:
         self._material = material
         self._landmarks = Landmarks(pipeline.bundle.manifest.domain)
         self._extract = dict(
@@ -45,6 +48,8 @@ class Judge:
         self._usual = float(among.min(1).values.mean())
         self._aim = self._normal(self._extract["denoiser"](material.pixels))
         self._points = self._landmarks.find(material.pixels)
+        self._faces = FaceFigures(look, material.reference.pixels) if look else None
+        self._persons = look(material.pixels) if look else None
 
     def real(self, most: int) -> dict[str, Any]:
         """Measure one half of the reference, at most so many of it, against the other: what is perfect."""
@@ -53,7 +58,9 @@ class Judge:
         figures: dict[str, Any] = {}
         for space, features in self._real.items():
             among = Yardstick(features[other], substitute=True)
-            figures |= _prefixed(space, among.measure(features[half]))
+            figures |= prefixed(space, among.measure(features[half]))
+        if self._faces:
+            figures |= self._faces.of_real(half, other)
         points = self._landmarks.find(self._material.reference.pixels[half])
         return {"images": len(half), **figures, "nearest_real": 1.0, "face_found": self._found(points)}
 
@@ -80,6 +87,9 @@ class Judge:
             "feature_cosine": cosine(own, self._aim[aim]),
             "landmarks": geometry(points, self._points[aim]),
         }
+        faces = self._faces.look(images) if self._faces else None
+        if faces and self._persons:
+            alike["identity_distance"] = persons_apart(faces, self._persons[aim])
         figures: dict[str, Any] = {name: _mean(values[counted & ~copy]) for name, values in alike.items()}
         figures |= {f"{name}_all": _mean(values[counted]) for name, values in alike.items()}
         figures |= {
@@ -93,7 +103,9 @@ class Judge:
         }
         kept = torch.from_numpy(counted.nonzero()[0])
         for space, yardstick in self._yardsticks.items():
-            figures |= _prefixed(space, yardstick.measure(features[space][kept.to(features[space].device)]))
+            figures |= prefixed(space, yardstick.measure(features[space][kept.to(features[space].device)]))
+        if faces and self._faces:
+            figures |= self._faces.measure(faces[counted])
         figures["by_target"] = [
             {
                 "target": target.name,
@@ -102,6 +114,7 @@ class Judge:
                 "low_pass_16": _mean(alike["low_pass_16"][aim == i]),
                 "copies": int(copy[aim == i].sum()),
                 "nearest_real": _mean(nearest[aim == i] / self._usual),
+                **({"whole_faces": float(faces.whole[aim == i].mean())} if faces else {}),
             }
             for i, target in enumerate(targets)
         ]
@@ -113,11 +126,6 @@ class Judge:
     def _found(self, points: NDArray[np.float64]) -> float | None:
         """Give the share of pictures with a face; None for a model whose pictures have none."""
         return float((~np.isnan(points[:, 0, 0])).mean()) if self._landmarks.known else None
-
-
-def _prefixed(space: str, figures: dict[str, float]) -> dict[str, float]:
-    """Name figures by their features: they are those of no paper."""
-    return {f"{space}_{name.replace('_substitute', '')}": value for name, value in figures.items()}
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,14 +94,16 @@ def read_material(
     Raises:
         InvalidInput: no pictures, pictures that cannot be read or are too small, no person with two photographs.
     """
-    photographs = [target for path in targets if path.is_dir() for target in _photographs(path, pipeline)]
     known = read_images(reference, pipeline.bundle)
     limit = threshold(known, person_pattern)
-    aligned: list[Target] = []
-    for path in (path for path in targets if not path.is_dir()):
-        found = known if path.resolve() == reference.resolve() else read_images(path, pipeline.bundle)
-        aligned += _aligned(found, num_targets, held_back, person_pattern)
-    everything = (*photographs, *aligned)
+    everything = read_targets(
+        targets,
+        pipeline,
+        num_targets=num_targets,
+        held_back=held_back,
+        person_pattern=person_pattern,
+        known={reference.resolve(): known},
+    )
     belongs = groups(
         [*(target.name for target in everything), *known.names],
         [*(target.digest for target in everything), *known.digests],
@@ -112,6 +115,27 @@ def read_material(
     if held_back is not None and held_back != held_back_share(pipeline.bundle, wanted=False):
         real = replace(real, part=f"{held_back:g} of it")  # the model may have seen them
     return Material(everything, real, limit, person_pattern)
+
+
+def read_targets(
+    targets: Sequence[Path],
+    pipeline: Pipeline,
+    *,
+    num_targets: int | None = None,
+    held_back: float | None = None,
+    person_pattern: str = PERSON_PATTERN,
+    known: Mapping[Path, ImageSet] = MappingProxyType({}),
+) -> tuple[Target, ...]:
+    """Read the faces to resemble, photographs first; arguments as for `read_material`, and zips that are read already.
+
+    Raises:
+        InvalidInput: no pictures, or pictures that cannot be read or are too small.
+    """
+    found = [target for path in targets if path.is_dir() for target in _photographs(path, pipeline)]
+    for path in (path for path in targets if not path.is_dir()):
+        images = known.get(path.resolve()) or read_images(path, pipeline.bundle)
+        found += _aligned(images, num_targets, held_back, person_pattern)
+    return tuple(found)
 
 
 def _photographs(folder: Path, pipeline: Pipeline) -> list[Target]:

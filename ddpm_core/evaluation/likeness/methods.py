@@ -17,9 +17,14 @@ DEFAULT = "none,celebrity,likeness,faithful,pixel:10/20/50"
 MODES = tuple(mode for mode in Mode if mode is not Mode.AUTO)  # `auto` takes one of the others
 STOP_SHARE = 1 / 6.5
 POINT_CALLS = 9
+_AFTER_A_MODE = dict.fromkeys(MODES, ("calls",)) | {Mode.PIXEL: ("guidance_loss_scale", "calls")}
+_AFTER_A_START = ("grid", "weight", "stop", "chroma", "calls", "apart")
+_BY_NAME = ("sampler", "eta")
+"""What stands behind a mode or behind the start of a point, in this order or by its name, and what has a name only."""
 _GRAMMAR = (
     f"{', '.join(MODES)}, or start:grid:weight; mode[:calls], pixel[:scale[:calls]], "
-    "start:grid:weight[:stop[:chroma[:calls[:apart]]]]; several numbers with / between them"
+    "start:grid:weight[:stop[:chroma[:calls[:apart]]]]; behind them calls=, apart= and so on, sampler=, eta=, "
+    "and of a mode resemblance=; several values with / between them"
 )
 
 
@@ -60,7 +65,9 @@ def parse_methods(text: str) -> list[Method]:
     `likeness` or `likeness:10` is a mode and its network calls; `pixel:50` or `pixel:50:40` the origin's guidance, its
     loss scale and calls; `6.2:16:0.7` a point of low-pass guidance: σ at the start (of 256 px), grid and weight, then
     if need be σ at the stop (a 6.5th of the start), chroma (1), calls (9) and how far apart the details stay (0.5).
-    Several numbers with slashes between them stand for a method each: `6.2/10:8/16:.7` are four.
+    What comes behind may be said by name too, `6.2:16:0.7:calls=12`, and so may the sampler and η of all of them, and a
+    mode's resemblance: `likeness:sampler=ddpm:resemblance=0.6`. Several values with slashes between them stand for a
+    method each: `6.2/10:8/16:.7` are four.
 
     Raises:
         InvalidInput: not such a list.
@@ -70,37 +77,60 @@ def parse_methods(text: str) -> list[Method]:
 
 
 def _spelt_out(item: str) -> list[list[str]]:
-    return [list(words) for words in product(*(part.split("/") for part in item.strip().split(":")))]
+    return [list(words) for words in product(*(_values(part) for part in item.strip().split(":")))]
+
+
+def _values(part: str) -> list[str]:
+    name, equals, values = part.rpartition("=")
+    return [f"{name}{equals}{value}" for value in values.split("/")]
 
 
 def _named(words: Sequence[str]) -> str:
     """Write a number in one way, so that a method has one name."""
-    return ":".join(word if i == 0 and word in MODES else f"{_number(word, words):g}" for i, word in enumerate(words))
+    return ":".join(_in_one_way(word) for word in words)
+
+
+def _in_one_way(word: str) -> str:
+    name, equals, value = word.rpartition("=")
+    try:
+        return f"{name}{equals}{float(value):g}"
+    except ValueError:
+        return word
 
 
 def _how(words: Sequence[str]) -> dict[str, Any]:
-    head, *rest = words
-    numbers = [_number(word, words) for word in rest]
-    if head in MODES:
-        mode = Mode(head)
-        settings = ["guidance_loss_scale", "num_inference_steps"] if mode is Mode.PIXEL else ["num_inference_steps"]
-        if len(numbers) > len(settings):
-            _refuse(words)
-        how: dict[str, Any] = {"mode": mode, **dict(zip(settings, numbers, strict=False))}
-        if "num_inference_steps" in how:
-            how["num_inference_steps"] = _whole(how["num_inference_steps"], words)
-        return how
-    if not 2 <= len(numbers) <= 6:
+    if "=" in words[0]:
         _refuse(words)
-    start = _number(head, words)
-    defaults = [0.0, 0.0, start * STOP_SHARE, 1.0, float(POINT_CALLS), APART]
-    grid, weight, stop, chroma, calls, apart = [*numbers, *defaults[len(numbers) :]]
+    head, *rest = (word for word in words if "=" not in word)
+    mode = Mode(head) if head in MODES else None
+    order = _AFTER_A_START if mode is None else _AFTER_A_MODE[mode]
+    named = [word.partition("=") for word in words if "=" in word]
+    pairs = [*zip(order, rest, strict=False), *((name, value) for name, _, value in named)]
+    given = dict(pairs)
+    known = {*order, *_BY_NAME} | ({"resemblance"} if mode else set())
+    if len(rest) > len(order) or len(given) < len(pairs) or not given.keys() <= known:
+        _refuse(words)
+    how: dict[str, Any] = {name: value if name == "sampler" else _number(value, words) for name, value in given.items()}
+    if mode is None:
+        return _point(_number(head, words), how, words)
+    if "calls" in how:
+        how["num_inference_steps"] = _whole(how.pop("calls"), words)
+    return {"mode": mode, **how}
+
+
+def _point(start: float, how: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """Put the numbers of a point together and leave what else was said."""
+    if "grid" not in how or "weight" not in how:
+        _refuse(words)
+    usual = {"stop": start * STOP_SHARE, "chroma": 1.0, "calls": float(POINT_CALLS), "apart": APART}
+    at = {name: how.pop(name, usual.get(name)) for name in _AFTER_A_START}
+    grid, weight, stop, chroma, calls, apart = (at[name] for name in _AFTER_A_START)
     shares = (weight, chroma, apart)
     if not (0 < stop < start and grid >= 1 and calls >= 1 and all(0 <= share <= 1 for share in shares)):
         _refuse(words)
     whole = _whole(calls, words)
     point = CurvePoint(start, stop, _whole(grid, words), weight, chroma, whole, apart)
-    return {"mode": Mode.LIKENESS, "point": point, "num_inference_steps": whole}
+    return {"mode": Mode.LIKENESS, "point": point, "num_inference_steps": whole, **how}
 
 
 def _number(word: str, words: Sequence[str]) -> float:

@@ -9,10 +9,11 @@ from pathlib import Path
 from ddpm_core.errors import InvalidInput
 from ddpm_core.evaluation.draw import finish
 from ddpm_core.evaluation.extractor import wavelet_extractor
+from ddpm_core.evaluation.face_network import FaceNetwork
 from ddpm_core.evaluation.figures import MIN_IMAGES
 from ddpm_core.evaluation.likeness.activations import NAME, SIGMA_256
 from ddpm_core.evaluation.likeness.judge import Judge
-from ddpm_core.evaluation.likeness.material import Material
+from ddpm_core.evaluation.likeness.material import Material, Target
 from ddpm_core.evaluation.likeness.methods import Method
 from ddpm_core.evaluation.sweep import REAL, Report, describe
 from ddpm_core.evaluation.table import Row, Table
@@ -29,6 +30,7 @@ def measure(
     *,
     num_images: int,
     seed: int = 0,
+    look: FaceNetwork | None = None,
     report: Report = lambda *_: None,
 ) -> list[Row]:
     """Measure every method that `out` does not hold yet.
@@ -43,6 +45,7 @@ def measure(
         out: the table, JSON.
         num_images: of each target, 1..16.
         seed: of the first image; image i of target t has seed + t·num_images + i.
+        look: the face network; its figures are left out without.
         report: told how far it is.
 
     Returns:
@@ -59,7 +62,7 @@ def measure(
     _enough(len(material.reference.names), "reference", f"{len(material.reference.names)} images in the reference")
     bundle = pipeline.bundle
     about = {
-        **describe(pipeline, material.reference, wavelet_extractor(), seed),
+        **describe(pipeline, material.reference, wavelet_extractor(), seed, look),
         "own_features": f"{NAME}, σ {SIGMA_256:g}",
         "person_pattern": material.person_pattern,
         "targets": len(material.targets),
@@ -75,24 +78,25 @@ def measure(
     missing = [cell for cell in wanted if table.find(cell) is None]
     if missing:
         report("features of real faces", 0, 1)
-        judge = Judge(pipeline, material)
+        judge = Judge(pipeline, material, look)
         if real in missing:
             table.add({**real, **judge.real(faces * num_images)})
         to_do = [(method, cell) for method, cell in zip(methods, settings, strict=True) if cell in missing]
         for i, (method, cell) in enumerate(to_do):
             show = _Progress(report, method.name, i * total, len(to_do) * total)
             begin = time.perf_counter()
-            images = finish(pipeline, _states(pipeline, material, method, num_images, seed), show)
+            images = finish(pipeline, states(pipeline, material.targets, method, num_images, seed), show)
             seconds = round(time.perf_counter() - begin, 2)
             table.add({**cell, **judge.measure(images), "sampling_seconds": seconds})
     rows = [table.find(cell) for cell in wanted]
     return [row for row in rows if row is not None]
 
 
-def _states(
-    pipeline: Pipeline, material: Material, method: Method, num_images: int, seed: int
+def states(
+    pipeline: Pipeline, targets: Sequence[Target], method: Method, num_images: int, seed: int
 ) -> Iterator[SampleState]:
-    for t, target in enumerate(material.targets):
+    """Begin the images of a method, those of each target in turn; image i of target t has seed + t·num_images + i."""
+    for t, target in enumerate(targets):
         plan = method.plan(pipeline.bundle, target.pixels, num_images, seed + t * num_images, face=target.face)
         for i in range(num_images):
             yield plan.start(pipeline.denoiser.schedule, i)
