@@ -13,6 +13,7 @@ export class Failure extends Error {
     this.status = more.status ?? 0;
     this.retryAfter = more.retryAfter;
     this.allowed = more.allowed;
+    this.field = more.field;
   }
 
   /** Whether the same request is likely to work once the service is ready again. */
@@ -116,6 +117,6 @@ async function refusal(response, said) {
 }
 
 function failure(error, status, retryAfter) {
-  const { code, message, allowed } = error;
-  return new Failure(code || `http_${status}`, message || "", { status, retryAfter, allowed });
+  const { code, message, allowed, field } = error;
+  return new Failure(code || `http_${status}`, message || "", { status, retryAfter, allowed, field });
 }

@@ -1,7 +1,7 @@
 /** The page: what its parts tell each other. */
 
 import { Failure, path } from "./api.js";
-import { Controls, WrongSetting } from "./controls.js";
+import { Controls } from "./controls.js";
 import { byId, toast } from "./dom.js";
 import { History } from "./history.js";
 import { ModelList } from "./models.js";
@@ -68,17 +68,10 @@ async function begin() {
   if (!models.chosen) await service.look();
   if (current?.active) return;
   const chosen = models.chosen;
-  if (!chosen) return showProblem(new Failure("unreachable", "It has not told yet which models it has."));
+  if (!chosen) return showProblem(new Failure("unreachable", ""));
+  if (!controls.check()) return;
   const { image, fields } = selfie.wish;
-  let wish;
-  try {
-    wish = { ...controls.fields, ...fields };
-  } catch (problem) {
-    if (!(problem instanceof WrongSetting)) throw problem;
-    showProblem(new Failure("setting", problem.message));
-    problem.input.closest("details")?.setAttribute("open", "");
-    return problem.input.focus();
-  }
+  const wish = { ...controls.fields, ...fields };
   wish.preview_every = (chosen.version?.image_size ?? 64) > 128 ? 2 : 1;
   if (image) wish.return_target = true;
   const run = new Run({ model: chosen.model, version: chosen.pinned, image, fields: wish });
@@ -124,8 +117,9 @@ function follow(run) {
   document.title = run.phase === "running" ? `${Math.round(100 * run.share)} % · ${TITLE}` : TITLE;
   if (run.active) return;
   past.draw(stage.run);
+  if (run.wish.image === selfie.wish.image) controls.learn(run);
   if (run.phase === "failed" && run.failure) {
-    showProblem(run.failure);
+    if (!controls.refuse(run.failure)) showProblem(run.failure);
     if (run.failure.passes) service.look().then(() => setTimeout(mend, 1000 * mends));
   }
 }

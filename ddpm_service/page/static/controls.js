@@ -1,77 +1,112 @@
 /** The settings: what is asked of the model, as the user sees it and as the request wants it. */
 
-import { byId, counted } from "./dom.js";
+import { byId, counted, make } from "./dom.js";
 
-const MAX_SEED = 2 ** 32 - 1;
 const STOPS = new Map([[25, "celebrity"], [50, "likeness"], [75, "faithful"]]);
 const HINTS = new Map([
   [25, "Good for dim light, profiles and surprises."],
   [50, "The usual choice: clearly related to you."],
   [75, "Close to the photo; wants one well lit, from the front."],
+  [100, "The photograph itself, so one is made."],
 ]);
-const NUMBERS = ["count", "seed", "steps", "eta", "pull", "best"];
-
-/** A setting that cannot be sent as it stands. */
-export class WrongSetting extends Error {
-  constructor(message, input) {
-    super(message);
-    this.input = input;
-  }
-}
+const WHOLE = 100; // the slider's end, where the picture is the photograph
+const PATIENCE = 3; // s; as long as twice the faces take no longer, the better half is shown
+/** The fields that hold numbers, by the names that the service calls them. */
+const NUMBERS = {
+  num_images: "count", seed: "seed", num_inference_steps: "steps", eta: "eta", guidance_loss_scale: "pull", best_of: "best",
+};
 
 /** The form but for the photo and the model. */
 export class Controls {
   #guided = false;
-  #steps = null;
+  #steps = null; // the model's own number, without a photo
+  #pace = Infinity; // s for one network call of one image, as last measured
   #stops = document.querySelectorAll("[data-stop]");
 
   constructor() {
-    byId("automatic").onchange = () => this.#refresh();
     byId("resemblance").oninput = () => this.#choose(byId("resemblance").valueAsNumber);
     for (const stop of this.#stops) stop.onclick = () => this.#choose(Number(stop.dataset.stop));
     for (const button of document.querySelectorAll("[data-step]")) {
-      button.addEventListener("click", () => this.#count(Number(button.dataset.step)));
+      button.onclick = () => this.#count(Number(button.dataset.step));
     }
     byId("dice").onclick = () => this.setSeed(crypto.getRandomValues(new Uint32Array(1))[0]);
-    for (const id of ["way", "sampler", "count"]) byId(id).addEventListener("input", () => this.#refresh());
-    for (const id of NUMBERS) byId(id).addEventListener("input", () => byId(id).removeAttribute("aria-invalid"));
+    for (const id of Object.values(NUMBERS)) {
+      const input = byId(id);
+      const problem = make("p", { class: "problem-line", id: `${id}-problem`, role: "alert" });
+      input.closest(".field").append(problem);
+      input.setAttribute("aria-describedby", problem.id);
+    }
+    byId("settings").addEventListener("input", ({ target }) => (target.type === "number" ? this.#refresh() : this.#change()));
+    byId("more").ontoggle = () => byId("more").open && byId("more").scrollIntoView({ block: "nearest" });
     this.#refresh();
   }
 
+  /** Whether there is a photo. */
   setGuided(guided) {
     this.#guided = guided;
-    this.#refresh();
+    if (byId("automatic").checked) byId("resemblance").value = "50";
+    this.#change();
   }
 
+  /** The model's own number of steps, without a photo. */
   setSteps(steps) {
     this.#steps = steps;
-    this.#refresh();
+    this.#pace = Infinity;
+    this.#change();
   }
 
   setSeed(seed) {
     byId("seed").value = String(seed);
-    byId("seed").removeAttribute("aria-invalid");
+    this.#refresh();
+  }
+
+  /** What a run has told: where on the curve it was, when that was chosen for the user, and how fast it went. */
+  learn(run) {
+    const { resemblance, num_images, best_of } = run.parameters;
+    if (run.timing) this.#pace = run.timing.seconds / run.timing.calls / Math.max(num_images, best_of ?? 0);
+    if (byId("automatic").checked && this.#guided && typeof resemblance === "number") {
+      byId("resemblance").value = String(100 * resemblance);
+    }
+    this.#refresh();
+  }
+
+  /** Say what is wrong with a field below it, as the service has told; false where the form has no such field. */
+  refuse({ field, allowed = "" }) {
+    if (!Object.hasOwn(NUMBERS, field)) return false;
+    const input = byId(NUMBERS[field]);
+    const most = /^\d+\.\.(\d+)$/.exec(allowed)?.[1];
+    if (most) input.max = most;
+    this.#refresh();
+    return !this.check();
+  }
+
+  /** Whether every number can be sent; the first that cannot gets the focus. */
+  check() {
+    const wrong = Object.values(NUMBERS).map(byId).find((input) => !input.closest("[hidden]") && problemOf(input));
+    const more = wrong?.closest("details");
+    if (more) more.open = true;
+    wrong?.focus();
+    return !wrong;
   }
 
   /** The request's fields but for the photo's. */
   get fields() {
-    const count = number("count", 1, 16, "Faces");
-    const fields = { num_images: count ?? 5 };
-    const seed = number("seed", 0, MAX_SEED, "The seed");
+    const fields = { num_images: this.#faces };
+    const seed = number("seed");
     if (seed !== null) fields.seed = seed;
-    const steps = number("steps", 1, 10_000, "The number of steps");
+    const steps = number("steps");
     if (steps !== null) fields.num_inference_steps = steps;
     const sampler = !this.#pixel && byId("sampler").value;
     if (sampler) fields.sampler = sampler;
-    if (sampler === "ddim") fields.eta = number("eta", 0, 1, "η", false) ?? 0;
-    return this.#guided ? { ...fields, ...this.#guidance(Number(fields.num_images)) } : fields;
+    if (sampler === "ddim") fields.eta = number("eta") ?? 0;
+    return this.#guided ? { ...fields, ...this.#guidance(fields.num_images) } : fields;
   }
 
   #guidance(count) {
     const fields = {};
-    const best = number("best", count, 16, "The number to choose from");
-    if (best !== null) fields.best_of = best;
-    if (this.#pixel) return { ...fields, mode: "pixel", guidance_loss_scale: number("pull", 0, 1000, "The pull", false) ?? 50 };
+    const best = Math.max(count, number("best") ?? this.#better);
+    if (best > count && !this.#isWhole) fields.best_of = best;
+    if (this.#pixel) return { ...fields, mode: "pixel", guidance_loss_scale: number("pull") ?? Number(byId("pull").defaultValue) };
     if (byId("automatic").checked) return fields;
     const place = byId("resemblance").valueAsNumber;
     const mode = STOPS.get(place);
@@ -83,16 +118,38 @@ export class Controls {
     return this.#guided && byId("way").value === "pixel";
   }
 
+  /** At the slider's end every face would be the same. */
+  get #isWhole() {
+    return this.#guided && !this.#pixel && !byId("automatic").checked && byId("resemblance").valueAsNumber === WHOLE;
+  }
+
+  get #faces() {
+    return this.#isWhole ? 1 : (number("count") ?? Number(byId("count").defaultValue));
+  }
+
+  /** How many to choose from unless said: twice as many where that is quick; a seed that is set keeps its faces. */
+  get #better() {
+    const count = this.#faces;
+    const twice = Math.min(2 * count, Number(byId("count").max));
+    const calls = number("steps") ?? 10;
+    return number("seed") === null && twice * calls * this.#pace < PATIENCE ? twice : count;
+  }
+
   #choose(place) {
     byId("resemblance").value = String(place);
     byId("automatic").checked = false;
-    this.#refresh();
+    this.#change();
   }
 
   #count(by) {
-    const now = byId("count").valueAsNumber || 5;
-    byId("count").value = String(Math.max(1, Math.min(16, now + by)));
-    byId("count").removeAttribute("aria-invalid");
+    const input = byId("count");
+    input.value = String(Math.max(1, Math.min(Number(input.max), this.#faces + by)));
+    this.#refresh();
+  }
+
+  /** Another plan has other limits, until the service tells them. */
+  #change() {
+    byId("steps").max = byId("steps").dataset.most;
     this.#refresh();
   }
 
@@ -113,7 +170,14 @@ export class Controls {
     byId("sampler").closest(".field").hidden = this.#pixel;
     byId("eta-field").hidden = this.#pixel || byId("sampler").value !== "ddim";
     byId("steps").placeholder = !this.#guided && this.#steps ? String(this.#steps) : "automatic";
-    byId("generate").textContent = `${this.#guided ? "Make" : "Imagine"} ${counted(byId("count").valueAsNumber || 5)}`;
+    byId("best").min = String(this.#faces);
+    byId("best").placeholder = this.#better > this.#faces ? String(this.#better) : "all";
+    byId("generate").textContent = `${this.#guided ? "Make" : "Imagine"} ${counted(this.#faces)}`;
+    for (const id of Object.values(NUMBERS)) {
+      const problem = problemOf(byId(id));
+      byId(id).toggleAttribute("aria-invalid", Boolean(problem));
+      byId(`${id}-problem`).textContent = problem;
+    }
   }
 
   #hint(automatic, place) {
@@ -124,18 +188,24 @@ export class Controls {
   }
 }
 
-function inWords(place) {
+/** A place on the curve, 0..100. */
+export function inWords(place) {
   const name = STOPS.get(place);
   if (name) return name[0].toUpperCase() + name.slice(1);
+  if (place === WHOLE) return "The photo itself";
   return place > 75 ? "Nearly the photo itself" : place < 25 ? "Hardly like you" : "In between";
 }
 
-/** The number in a field, null where it is empty. */
-function number(id, low, high, name, whole = true) {
+/** The number in a field, null where it is empty or cannot be sent. */
+function number(id) {
   const input = byId(id);
-  if (input.value === "" && !input.validity.badInput) return null;
-  const value = input.valueAsNumber;
-  if (value >= low && value <= high && (!whole || Number.isInteger(value))) return value;
-  input.setAttribute("aria-invalid", "true");
-  throw new WrongSetting(`${name} must be ${whole ? "a whole number" : "a number"} from ${low} to ${high}.`, input);
+  return input.value === "" || problemOf(input) ? null : input.valueAsNumber;
+}
+
+/** What is wrong with the number in a field; its own limits say so. */
+function problemOf({ value, valueAsNumber, validity, min, max, step }) {
+  if (value === "" && !validity.badInput) return "";
+  const whole = step !== "any";
+  if (valueAsNumber >= Number(min) && valueAsNumber <= Number(max) && (!whole || Number.isInteger(valueAsNumber))) return "";
+  return `${whole ? "A whole number" : "A number"} from ${min} to ${max}`;
 }

@@ -6,7 +6,8 @@ const LONGEST = 1600; // px; a face in it is still far larger than any model
 const QUALITY = 0.92;
 
 /**
- * Decode, turn upright, shrink and encode anew. What this browser cannot decode (HEIC, often) goes as it is, and
+ * Decode, turn upright, shrink and encode anew; a photo that is small enough keeps its every pixel, so that the same
+ * faces are found as in its file. What this browser cannot decode (HEIC, often) goes as it is, and
  * the service is left to read it: then `shown` is false and the size unknown.
  */
 export async function prepare(file) {
@@ -30,6 +31,6 @@ async function drawn(source, sourceWidth, sourceHeight, mirrored) {
   context.fillRect(0, 0, width, height);
   if (mirrored) context.setTransform(-1, 0, 0, 1, width, 0);
   context.drawImage(source, 0, 0, width, height);
-  const file = await new Promise((resolve) => canvas.toBlob((blob) => resolve(blob), "image/jpeg", QUALITY));
+  const file = await new Promise((resolve) => canvas.toBlob(resolve, scale < 1 ? "image/jpeg" : "image/png", QUALITY));
   return { file, url: URL.createObjectURL(file), width, height, shown: true };
 }

@@ -15,19 +15,21 @@ const TITLES = {
   too_large: "The picture is too large",
   too_many_pixels: "The picture is too large",
   not_an_image: "That is not a picture the service can read",
+  truncated_image: "The picture is damaged or cut off",
   camera: "No camera",
-  setting: "Please check a setting",
 };
 
+/** What to add where the title says it all. */
 const ADVICE = {
   unreachable: "Your photo and the settings are kept.",
   unfinished: "What has arrived is kept.",
+  truncated_image: "Save or send it anew, or choose another one.",
 };
 
 /** Show a failure above the results; it takes the place of the one before. */
 export function showProblem(failure) {
   const { code, message, retryAfter, allowed } = failure;
-  const text = [message, ADVICE[code], retryAfter && `It expects to have room in ${retryAfter} s.`].filter(Boolean).join(" ");
+  const text = ADVICE[code] ?? (retryAfter ? `It expects to have room in ${retryAfter} s.` : message);
   const alert = make(
     "div",
     { class: "problem", role: "alert", "data-code": code },
@@ -36,7 +38,7 @@ export function showProblem(failure) {
       { class: "problem-text" },
       make("strong", {}, TITLES[code] ?? "That did not work"),
       text && make("p", {}, text),
-      allowed && !message.includes(allowed) && make("p", { class: "hint" }, `Allowed: ${allowed}`),
+      allowed && !ADVICE[code] && !message.includes(allowed) && make("p", { class: "hint" }, `Allowed: ${allowed}`),
     ),
     iconButton("close", "Dismiss", clearProblem),
   );

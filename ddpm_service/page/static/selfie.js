@@ -119,12 +119,14 @@ export class Selfie extends EventTarget {
       this.#target = target;
       if (!photo.shown && target.b64_json) this.#showTarget(target.b64_json);
       this.#overlay();
-      this.#note(found(target, photo.shown), warnings);
+      this.#note(found(target, photo.shown, warnings));
     } catch (failure) {
       if (search.signal.aborted) return;
       this.#waiting = failure.passes || failure.status >= 500 || failure.status === 401;
       this.#note(this.#waiting ? LATER : "");
-      if (!this.#waiting) this.dispatchEvent(new CustomEvent("problem", { detail: failure }));
+      if (this.#waiting) return;
+      if (failure.field === "image" || failure.code === "too_large") this.#remove();
+      this.dispatchEvent(new CustomEvent("problem", { detail: failure }));
     }
   }
 
@@ -164,8 +166,8 @@ export class Selfie extends EventTarget {
     this.#note("Your own frame is used.");
   }
 
-  #note(text, warnings = []) {
-    byId("photo-note").textContent = [text, ...warnings.map((warning) => warning.message)].join(" ").trim();
+  #note(text) {
+    byId("photo-note").textContent = text;
   }
 
   #proportions(width, height) {
@@ -210,10 +212,10 @@ export class Selfie extends EventTarget {
   }
 }
 
-function found(target, shown) {
+/** One sentence: what was found, and what can be done about it. */
+function found({ faces }, shown, warnings) {
   if (!shown) return "This browser cannot show the photo itself. This is what the model will see.";
-  if (target.faces.length === 0) return "No face found, so the middle is used. Move the frame if it is elsewhere.";
-  return target.faces.length === 1
-    ? "Found the face. Drag the frame to adjust it."
-    : `${target.faces.length} faces found. Tap the one to use.`;
+  if (faces.length === 0) return "No face found. Move the frame onto one.";
+  if (faces.length > 1) return `${faces.length} faces found. Tap another one to use it.`;
+  return warnings[0]?.message ?? "Found the face. Drag the frame to adjust it.";
 }

@@ -1,10 +1,18 @@
 /** One run as it is seen: what it is, how far it is, the photo's own face and the faces made. */
 
+import { inWords } from "./controls.js";
 import { byId, counted, duration, icon, make } from "./dom.js";
 import { saveAll } from "./download.js";
 import { paint, Tile } from "./tile.js";
 
-const MODES = { celebrity: "Celebrity", likeness: "Likeness", faithful: "Faithful", pixel: "Pixel loss", none: "No photo", auto: "Automatic" };
+const MODES = { pixel: "Pixel loss", none: "No photo" };
+/** What the service warns of, in the page's own words; nothing where the photo's own line has said it. */
+const WARNINGS = {
+  several_faces: "",
+  no_face: "",
+  no_face_to_follow: "With no face to follow, these resemble the photo only a little.",
+  strange_target: "The photo is unlike those that this model knows.",
+};
 
 /** Shows one run at a time. */
 export class Stage {
@@ -67,7 +75,8 @@ export class Stage {
     bar.setAttribute("aria-valuenow", percent);
     bar.setAttribute("aria-valuetext", words.textContent);
     bar.firstChild.style.transform = `scaleX(${run.share})`;
-    if (notes.childElementCount !== run.warnings.length) notes.replaceChildren(...run.warnings.map((warning) => make("li", {}, warning.message)));
+    const warnings = run.warnings.map(({ code, message }) => WARNINGS[code] ?? message).filter(Boolean);
+    if (notes.childElementCount !== warnings.length) notes.replaceChildren(...warnings.map((text) => make("li", {}, text)));
     if (run.targetFile && target.hidden) {
       target.hidden = false;
       paint(target.querySelector("canvas"), run.targetFile);
@@ -96,10 +105,10 @@ function heading(run) {
 
 function summary(run) {
   const { mode, resemblance, num_inference_steps: steps } = run.parameters;
-  const named = MODES[mode] ?? mode;
+  const place = Math.round(100 * resemblance);
   const parts = [
     `${run.wish.model} ${run.version}`.trim(),
-    named && resemblance !== undefined && resemblance !== null ? `${named} ${Math.round(100 * resemblance)} %` : named,
+    Number.isFinite(place) ? `${inWords(place)} · ${place} %` : MODES[mode],
     steps && `${steps} steps`,
     run.seed !== null && `seed ${run.seed}`,
   ];

@@ -11,7 +11,7 @@ export class Viewer {
 
   constructor(actions) {
     this.dialog = byId("viewer");
-    this.canvas = make("canvas", { role: "img" });
+    this.canvas = make("canvas", { role: "img", tabIndex: -1, autofocus: true });
     this.you = make("canvas", { role: "img", "aria-label": "You, as the model sees you" });
     this.youFigure = make("figure", { class: "viewer-you" }, this.you, make("figcaption", {}, "You"));
     this.title = make("p", { class: "viewer-title" });
@@ -53,6 +53,7 @@ export class Viewer {
     if (run.targetFile) paint(this.you, run.targetFile);
     this.#show();
     this.dialog.showModal();
+    this.dialog.scrollTop = 0;
   }
 
   #go(by) {

@@ -90,6 +90,10 @@ class Service:
     """Wait before this step until ``go`` is set."""
     queue: int = 0
     warning: str | None = None
+    chosen: float = 0.5
+    """The resemblance that ``auto`` comes to."""
+    seconds: float = 3.2
+    """How long a generation says it took."""
     picture: Callable[[int, float], Image.Image] = generated
     step_seconds: float = 0.0
     go: threading.Event = field(default_factory=threading.Event)
@@ -256,7 +260,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._pause(0)
         seed = 4711 if request.seed == -1 else request.seed
         parameters = {**request.parameters(), "seed": seed, "num_inference_steps": STEPS}
-        parameters["resemblance"] = request.resemblance or {"celebrity": 0.25, "faithful": 0.75}.get(request.mode, 0.5)
+        parameters["resemblance"] = request.resemblance or {"celebrity": 0.25, "faithful": 0.75}.get(
+            request.mode, service.chosen
+        )
         if service.warning:
             yield WarningEvent(code="note", message=service.warning)
         target = self._target(request) if request.image else None
@@ -287,7 +293,7 @@ class _Handler(BaseHTTPRequestHandler):
                         content_type="image/png",
                         b64_json=base64_of(service.picture(seed + index, 1.0)),
                     )
-        yield EndEvent(timing=Timing(queue_seconds=0.1, seconds=3.2, calls=STEPS))
+        yield EndEvent(timing=Timing(queue_seconds=0.1, seconds=service.seconds, calls=STEPS))
 
     def _pause(self, step: int) -> None:
         if self.service.step_seconds:

@@ -50,6 +50,38 @@ class TestFirstSight:
         assert nameless == []
 
 
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (640, 450), (390, 844), (320, 640)])
+def test_nothing_that_has_the_focus_is_covered(
+    browser: Browser, service: Service, photo: Path, width: int, height: int
+) -> None:
+    service.faces = 2
+    with browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce") as context:
+        page = context.new_page()
+        page.goto(service.url)
+        upload(page, photo)
+        page.get_by_text("Steps and sampler").click()
+        page.get_by_label("Guided by").select_option(label="Pixel loss")
+        page.locator("body").evaluate("() => document.activeElement.blur()")
+        covered = []
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            name, is_seen = page.evaluate(_SEEN)
+            if not is_seen:
+                covered.append(name)
+            if name == "generate":
+                break
+        assert (name, covered) == ("generate", [])
+
+
+# Whether the middle and the lower edge of what has the focus are on top there, where the page has come to.
+_SEEN = """() => {
+    const focused = document.activeElement, { x, y, width, height } = focused.getBoundingClientRect();
+    const own = focused.closest("label, .frame, a, button, .field, summary") ?? focused;
+    const at = (part) => own.contains(document.elementFromPoint(x + width / 2, y + part * height));
+    return [focused.id || focused.textContent.trim().slice(0, 20), at(0.5) && at(0.9)];
+}"""
+
+
 @pytest.mark.parametrize("width", [320, 390, 768, 1024, 1920])
 def test_nothing_is_wider_than_the_screen(browser: Browser, service: Service, photo: Path, width: int) -> None:
     service.faces, service.warning = 2, "A long word: " + "x" * 120

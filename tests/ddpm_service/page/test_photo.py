@@ -35,7 +35,7 @@ class TestPhoto:
     def test_another_face_is_chosen_by_a_tap(self, page: Page, service: Service, photo: Path) -> None:
         service.faces = 2
         upload(page, photo)
-        expect(page.locator("#photo-note")).to_contain_text("2 faces found")
+        expect(page.locator("#photo-note")).to_have_text("2 faces found. Tap another one to use it.")
         page.get_by_role("button", name="Use face 2 of 2").click()
         expect(page.get_by_role("button", name="Use face 1 of 2")).to_be_visible()
         make(page)
@@ -72,7 +72,7 @@ class TestPhoto:
         expect(page.locator("#photo-note")).to_have_text("Your own frame is used.")
         make(page)
         assert service.generations[0].align[0] == pytest.approx(144 + 0.02 * 162, abs=2)
-        page.get_by_role("button", name="Reset").click()
+        page.get_by_role("button", name="Reset the frame").click()
         expect(page.locator("#photo-note")).to_contain_text("Found the face")
         make(page)
         assert service.generations[1].align == "auto"
@@ -97,6 +97,15 @@ class TestPhoto:
         file.write_text("no picture")
         page.set_input_files("#file", file)
         expect(page.get_by_role("alert").filter(visible=True)).to_contain_text("not a picture")
+        expect(page.get_by_role("button", name="Choose a photo")).to_be_focused()
+        expect(page.get_by_role("button", name="Imagine 5 faces")).to_be_visible()
+
+    def test_a_small_photo_keeps_its_every_pixel(self, page: Page, service: Service, tmp_path: Path) -> None:
+        file = tmp_path / "small.png"
+        file.write_bytes(file_of(portrait(301)))
+        upload(page, file)
+        sent = Image.open(io.BytesIO(service.requests[0].image or b""))
+        assert sent.convert("RGB").tobytes() == portrait(301).tobytes()
 
     def test_a_photo_can_be_dropped_and_pasted(self, page: Page, service: Service, photo: Path) -> None:
         for kind, count in (("drop", 1), ("paste", 2)):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
+from ddpm_api import Error
 from tests.ddpm_service.page.hands import make, upload
 from tests.ddpm_service.page.service import Service, model
 
@@ -71,12 +72,62 @@ class TestWish:
         make(page)
         assert (service.generations[0].mode, service.generations[0].guidance_loss_scale) == ("pixel", 80)
 
-    def test_a_number_out_of_range_is_not_sent(self, page: Page, service: Service) -> None:
-        page.get_by_label("Faces", exact=True).fill("17")
+    def test_a_number_out_of_range_is_told_at_its_field_while_typing_and_not_sent(
+        self, page: Page, service: Service
+    ) -> None:
+        faces = page.get_by_label("Faces", exact=True)
+        faces.fill("17")
+        alert = page.get_by_role("alert").filter(visible=True)
+        expect(alert).to_have_text("A whole number from 1 to 16")
+        expect(faces).to_have_accessible_description("A whole number from 1 to 16")
         page.locator("#generate").click()
-        expect(page.get_by_role("alert").filter(visible=True)).to_contain_text("from 1 to 16")
-        expect(page.get_by_label("Faces", exact=True)).to_be_focused()
+        expect(faces).to_be_focused()
         assert service.requests == []
+        faces.fill("16")
+        expect(alert).to_have_count(0)
+
+    def test_what_the_service_refuses_of_a_field_is_told_there_with_the_plans_own_limit(
+        self, page: Page, service: Service, photo: Path
+    ) -> None:
+        upload(page, photo)
+        page.get_by_text("Steps and sampler").click()
+        steps = page.get_by_label("Steps", exact=True)
+        steps.fill("900")
+        service.refuse = Error(
+            code="out_of_range", message="Too many.", field="num_inference_steps", given=900, allowed="1..821"
+        )
+        make(page, "failed")
+        expect(page.get_by_role("alert").filter(visible=True)).to_have_text("A whole number from 1 to 821")
+        expect(steps).to_be_focused()
+        page.get_by_role("button", name="Celebrity").click()  # another plan, whose limit is not known yet
+        expect(page.get_by_role("alert").filter(visible=True)).to_have_count(0)
+
+    def test_at_the_sliders_end_the_photo_itself_is_made_once(self, page: Page, service: Service, photo: Path) -> None:
+        upload(page, photo)
+        page.get_by_role("slider", name="Resemblance").fill("100")
+        expect(page.locator("#likeness-hint")).to_contain_text("The photograph itself")
+        page.get_by_role("button", name="Make 1 face").click()
+        expect(page.locator("#stage")).to_have_attribute("data-phase", "done")
+        expect(page.locator(".meta").first).to_contain_text("The photo itself · 100 %")
+        assert (service.generations[0].num_images, service.generations[0].resemblance) == (1, 1.0)
+
+    def test_what_was_chosen_for_the_photo_shows_on_the_slider(self, page: Page, service: Service, photo: Path) -> None:
+        service.chosen = 0.0
+        upload(page, photo)
+        make(page)
+        expect(page.get_by_role("slider", name="Resemblance")).to_have_value("0")
+        expect(page.get_by_label("Automatic")).to_be_checked()
+
+    def test_where_it_is_quick_the_better_half_of_twice_as_many_is_kept(
+        self, page: Page, service: Service, photo: Path
+    ) -> None:
+        service.seconds = 0.5
+        upload(page, photo)
+        for _ in range(2):
+            make(page)
+        page.get_by_label("Seed", exact=True).fill("7")  # a seed that is asked for keeps its faces
+        make(page)
+        assert [request.best_of for request in service.generations] == [5, 10, 5]
 
     def test_models_and_versions_are_the_services(self, page: Page, service: Service) -> None:
         service.models = [model("faces-64", "1.0", "2.0"), model("cats", "1")]
