@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ddpm_core import schedule
-from ddpm_core.denoiser import Prediction
+from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.errors import InvalidInput
 from ddpm_core.whole import write_whole
 
@@ -128,6 +128,13 @@ class Bundle:
         weights = load_file(_existing(self.path / WEIGHTS))
         fit_weights(network, weights, self.path)
         return network
+
+    def denoiser(self, network: nn.Module, device: torch.device, dtype: torch.dtype) -> Denoiser:
+        """Give what predicts clean images by its network, made ready on `device` in `dtype`."""
+        manifest = self.manifest
+        return Denoiser(
+            network, self.schedule, manifest.prediction_type, patch=manifest.patch, device=device, dtype=dtype
+        )
 
     def _code(self) -> tuple[Path, str] | None:
         code = self.manifest.network

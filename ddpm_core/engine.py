@@ -200,8 +200,7 @@ class StepEngine:
             job = self._jobs[request_id]
             if not job.states:
                 job.started = self._clock()
-                schedule, device = self.denoiser.schedule, self.denoiser.device
-                job.states = [job.plan.start(schedule, i).to(device) for i in range(job.rows)]
+                job.states = [state.to(self.denoiser.device) for state in job.plan.start()]
                 happened.append((request_id, events.Started(job.started - job.admitted)))
         return happened
 

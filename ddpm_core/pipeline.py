@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 
 from ddpm_core.bundle import Bundle, read_bundle
-from ddpm_core.denoiser import Denoiser, fastest_dtype
+from ddpm_core.denoiser import Denoiser, fastest_dtype, make_ready
 from ddpm_core.errors import InvalidInput
 from ddpm_core.faces import FaceFinder, Target, align, decode
 from ddpm_core.gate import Judgement, denoising_errors, score
 from ddpm_core.pixels import to_pixels, to_tensor
 from ddpm_core.plan import Plan, make_plan
-from ddpm_core.sampling import advance
+from ddpm_core.sampling import advance, advance_through_network, sample
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -79,13 +79,17 @@ class Pipeline:
     def run(
         self, plan: Plan, on_step: Callable[[], object] | None = None, *, through_network: bool = False
     ) -> list[Image.Image]:
-        """Carry a plan out: the served step, repeated; `through_network` as in `advance`."""
-        states = [plan.start(self.denoiser.schedule, i).to(self.denoiser.device) for i in range(len(plan.seeds))]
-        while not states[0].done:
-            states = advance(self.denoiser, states, through_network=through_network)
-            if on_step:
-                on_step()
-        return [Image.fromarray(to_pixels(state.x)) for state in states]
+        """Carry a plan out: the served step, repeated.
+
+        Args:
+            plan: what to do.
+            on_step: called after each network call of the batch.
+            through_network: take the gradient of mode `pixel` through the network: slow.
+        """
+        tick = advance_through_network if through_network else advance
+        told = None if on_step is None else lambda _: on_step()
+        images = sample(self.denoiser, plan.start(), on_step=told, tick=tick)
+        return [Image.fromarray(to_pixels(image)) for image in images]
 
 
 def load(
@@ -118,12 +122,5 @@ def load(
     manifest = bundle.manifest
     patch = manifest.patch
     example = torch.randn(2, manifest.channels * patch**2, manifest.image_size // patch, manifest.image_size // patch)
-    denoiser = Denoiser(
-        network,
-        bundle.schedule,
-        manifest.prediction_type,
-        patch=patch,
-        device=where,
-        dtype=_DTYPES[dtype] if dtype else fastest_dtype(network, example, where),
-    )
-    return Pipeline(bundle, denoiser, finder)
+    precision = _DTYPES[dtype] if dtype else fastest_dtype(network, example, where)
+    return Pipeline(bundle, bundle.denoiser(make_ready(network, where, precision), where, precision), finder)

@@ -111,7 +111,9 @@ def make_look(
         for method in methods:
             about = settings[len(columns)]
             report(f"{about['model']} {about['version']}, {method.name}", len(columns), len(settings))
-            columns.append(Column(about, finish(pipeline, states(pipeline, targets, method, num_images, seed))))
+            columns.append(
+                Column(about, finish(pipeline.denoiser, states(pipeline, targets, method, num_images, seed)))
+            )
     aims = [target for target in models[0][1] for _ in range(num_images)]
     rows = tuple(Row(target.name, target.pixels, seed + i) for i, target in enumerate(aims))
     return Look(rows, tuple(columns[i] for i in shuffle.permutation(len(columns))))

@@ -14,7 +14,8 @@ from ddpm_core.errors import InvalidInput
 from ddpm_core.evaluation.copies import Copies
 from ddpm_core.pipeline import Pipeline
 from ddpm_core.pixels import Pixels, to_pixels, to_tensor
-from ddpm_core.sampling import Sampler, SampleState, StepTable, advance, build, noise
+from ddpm_core.plan import make_plan
+from ddpm_core.sampling import Sampler, SampleState, StepTable, noise, sample
 from ddpm_core.sampling.table import COLUMNS
 from ddpm_core.schedule import NoiseSchedule
 
@@ -61,24 +62,17 @@ def draw_backward(
     pipeline: Pipeline, sampler: Sampler, num_inference_steps: int, seeds: Sequence[int], out: Path
 ) -> None:
     """Draw how pictures come out of noise: for each seed what is under way, and the clean picture predicted from it."""
-    denoiser, shape = pipeline.denoiser, pipeline.bundle.shape
-    schedule = denoiser.schedule
-    table = build(sampler, schedule, schedule.karras(schedule.num_levels, num_inference_steps))
-    states = [SampleState(table, seed, noise(seed, 0, shape)).to(denoiser.device) for seed in seeds]
-    stops = np.unique(np.linspace(0, len(table), min(_COLUMNS, len(table) + 1)).round().astype(int)).tolist()
-    under_way: list[list[Pixels]] = [[] for _ in seeds]
-    predicted: list[list[Pixels]] = [[] for _ in seeds]
-    for call in range(len(table) + 1):
-        following = advance(denoiser, states) if call < len(table) else states
-        if call in stops:
-            for i, (now, after) in enumerate(zip(states, following, strict=True)):
-                under_way[i].append(to_pixels(now.x))
-                predicted[i].append(to_pixels(now.x if after.x0_prev is None or now.done else after.x0_prev))
-        states = following
+    calls = num_inference_steps
+    plans = [make_plan(pipeline.bundle, sampler=sampler, num_inference_steps=calls, seed=seed) for seed in seeds]
+    trace: list[Sequence[SampleState]] = [[state for plan in plans for state in plan.start()]]
+    sample(pipeline.denoiser, trace[0], on_step=trace.append)
+    stops = np.unique(np.linspace(0, calls, min(_COLUMNS, calls + 1)).round().astype(int)).tolist()
     rows = {}
     for i, seed in enumerate(seeds):
-        rows[f"seed {seed}"] = under_way[i]
-        rows[f"predicted {seed}"] = predicted[i]
+        under_way = [states[i].x for states in trace]
+        predicted = [states[i].x0_prev for states in trace[1:]] + under_way[-1:]
+        for name, pictures in ((f"seed {seed}", under_way), (f"predicted {seed}", predicted)):
+            rows[name] = [to_pixels(picture) for picture in (pictures[stop] for stop in stops) if picture is not None]
     _strips(rows, [str(stop) for stop in stops], f"{_title(pipeline)}, {sampler}: network calls made", out)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ddpm_core import schedule
 from ddpm_core.bundle import Bundle, Manifest
-from ddpm_core.denoiser import Denoiser, Prediction, fastest_dtype
+from ddpm_core.denoiser import Denoiser, Prediction, fastest_dtype, make_ready
 from ddpm_core.plan import make_plan
 from ddpm_core.sampling import advance
 from ddpm_core.timing import in_turn
@@ -80,19 +80,20 @@ def solo(report: Callable[[str], object], *, steps: int = 2) -> Solo:
     report("the origin program: DDIM, float32, batch 5")
     (origin,) = in_turn([_origin_step(network, target)], steps)
     report("choosing the precision")
-    dtype = fastest_dtype(network, one[0], torch.device("cpu"))
+    cpu = torch.device("cpu")
+    dtype = fastest_dtype(network, one[0], cpu)
     manifest = Manifest(
         name="celebahq", version="1", domain="human_face", image_size=256, prediction_type=Prediction.EPSILON
     )
     bundle = Bundle(Path("celebahq"), manifest, schedule.linear())
-    denoiser = Denoiser(copy.deepcopy(network), bundle.schedule, Prediction.EPSILON, dtype=dtype)
+    denoiser = bundle.denoiser(make_ready(copy.deepcopy(network), cpu, dtype), cpu, dtype)
     report(f"one call in {dtype}, channels last")
     with torch.inference_mode():
         (fast,) = in_turn([lambda: denoiser(*one)], 4 * steps)
     report("guided and unguided ticks of five images, in turn")
     guided = make_plan(bundle, target, num_images=IMAGES, mode="likeness", seed=0)
     unguided = make_plan(bundle, num_images=IMAGES, seed=0)
-    ticks = [_tick(denoiser, [plan.start(bundle.schedule, i) for i in range(IMAGES)]) for plan in (guided, unguided)]
+    ticks = [_tick(denoiser, plan.start()) for plan in (guided, unguided)]
     times = in_turn(ticks, 3 * steps)
     return Solo(
         origin_step=median(origin),

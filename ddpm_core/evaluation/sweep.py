@@ -122,7 +122,14 @@ def _cell(
 ) -> dict[str, float]:
     begin = time.perf_counter()
     seeds = range(cell["seed"], cell["seed"] + cell["num_images"])
-    pixels = draw(pipeline, Sampler(cell["sampler"]), cell["num_inference_steps"], seeds, show)
+    pixels = draw(
+        pipeline.bundle,
+        pipeline.denoiser,
+        seeds,
+        sampler=cell["sampler"],
+        num_inference_steps=cell["num_inference_steps"],
+        on_images=show,
+    )
     seconds = time.perf_counter() - begin
     figures = {**yardstick.measure(extractor(pixels)), "sampling_seconds": round(seconds, 2)}
     return {**figures, **faces.measure(faces.look(pixels))} if faces else figures

@@ -165,8 +165,7 @@ def _prove(bundle: Path) -> Image.Image:
     """
     try:
         pipeline = load(bundle)
-        plan = make_plan(pipeline.bundle, num_images=1, seed=0)
-        (x,) = sample(pipeline.denoiser, [plan.start(pipeline.denoiser.schedule, 0).to(pipeline.denoiser.device)])
+        (x,) = sample(pipeline.denoiser, make_plan(pipeline.bundle, num_images=1, seed=0).start())
     except Exception as error:  # somebody else's network may fail in any way
         raise _no_image(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
     if not x.isfinite().all():

@@ -2,6 +2,7 @@
 
 from ddpm_core.sampling.noise import MAX_SEED, noise
 from ddpm_core.sampling.table import Sampler, StepTable, build, ddim, ddim_raw, ddpm, dpmpp_2m
+from ddpm_core.sampling.through import advance_through_network
 from ddpm_core.sampling.tick import SampleState, advance, sample
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Sampler",
     "StepTable",
     "advance",
+    "advance_through_network",
     "build",
     "ddim",
     "ddim_raw",

@@ -11,7 +11,7 @@ with r the raw predicted clean image, x0 = clip(r, −1, 1), z fresh noise, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from itertools import pairwise
 
@@ -87,7 +87,7 @@ class StepTable:
         return "\n".join([head, *lines])
 
 
-COLUMNS = ("A", "B0", "B1", "R", "D", "shift", "weight", "grid", "chroma", "apart", "pixel")
+COLUMNS = tuple(column.name for column in fields(StepTable) if column.name != "levels")
 
 
 def ddim(schedule: NoiseSchedule, levels: Sequence[int], eta: float = 0.0, *, fixed_large: bool = False) -> StepTable:

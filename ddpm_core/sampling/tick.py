@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddpm_core.denoiser import Denoiser
-from ddpm_core.guidance import apart_displacement, low_pass_displacement, pixel_displacement, pixel_displacement_through
+from ddpm_core.guidance import apart_displacement, low_pass_displacement, pixel_displacement
 from ddpm_core.sampling.noise import noise
 from ddpm_core.sampling.table import COLUMNS, StepTable
 
@@ -47,14 +47,12 @@ class SampleState:
 
 
 @torch.inference_mode()
-def advance(denoiser: Denoiser, states: Sequence[SampleState], *, through_network: bool = False) -> list[SampleState]:
+def advance(denoiser: Denoiser, states: Sequence[SampleState]) -> list[SampleState]:
     """Make one network call for every state; rows may differ in all but shape. Inputs are left untouched.
 
     Args:
         denoiser: the network.
         states: none of them done; x of equal shape (C, H, W).
-        through_network: take the gradient of pixel guidance through the network, at the price of a second call and
-            its gradient; too slow and too hungry to serve.
 
     Returns:
         The states one call further, in the same order.
@@ -83,28 +81,41 @@ def advance(denoiser: Denoiser, states: Sequence[SampleState], *, through_networ
         delta = delta + apart_displacement(x0[guided] + delta, targets, column["apart"][guided])
         x_next[guided] += _each(column["shift"][guided]) * delta
     if guided := rows[:, COLUMNS.index("pixel")].nonzero()[0].tolist():
-        targets, steps = _targets(states, guided), column["pixel"][guided]
-        if through_network:
-            at = level[guided]
-            signal = torch.tensor(denoiser.schedule.alpha_bar[at.cpu().numpy()] ** 0.5).to(x)
-            delta = pixel_displacement_through(lambda x: denoiser(x, at.clone()), x[guided], targets, steps, signal)
-        else:
-            delta = pixel_displacement(r[guided], targets, steps)
+        delta = pixel_displacement(r[guided], _targets(states, guided), column["pixel"][guided])
         x_next[guided] += _each(column["shift"][guided]) * delta
 
     return [replace(state, x=x_next[i], position=state.position + 1, x0_prev=x0[i]) for i, state in enumerate(states)]
 
 
-def sample(denoiser: Denoiser, states: Sequence[SampleState]) -> Tensor:
+Tick = Callable[[Denoiser, Sequence[SampleState]], list[SampleState]]
+
+
+def sample(
+    denoiser: Denoiser,
+    states: Sequence[SampleState],
+    *,
+    on_step: Callable[[Sequence[SampleState]], object] | None = None,
+    tick: Tick = advance,
+) -> Tensor:
     """Repeat the tick until every state is done; they may have different step counts.
+
+    Args:
+        denoiser: the network; the states are brought to its device.
+        states: x of equal shape (C, H, W).
+        on_step: called with all states after each tick.
+        tick: `advance`, or another tick of the same form.
 
     Returns:
         (B, C, H, W) clean images, about in [−1, 1].
     """
-    states = list(states)
+    states = [state.to(denoiser.device) for state in states]
     while running := [i for i, state in enumerate(states) if not state.done]:
-        for i, state in zip(running, advance(denoiser, [states[i] for i in running]), strict=True):
-            states[i] = state
+        following = list(states)
+        for i, state in zip(running, tick(denoiser, [states[i] for i in running]), strict=True):
+            following[i] = state
+        states = following
+        if on_step:
+            on_step(states)
     return torch.stack([state.x for state in states])
 
 

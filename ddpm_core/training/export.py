@@ -48,14 +48,11 @@ def export(checkpoint: Path, out: Path, version: str) -> Bundle:
     with tempfile.TemporaryDirectory(prefix=".export-", dir=home) as aside:
         place = Path(aside) / "bundle"
         bundle = write_bundle(place, network, source.schedule.config, manifest, model_card(manifest, GRID))
-        grid = samples.draw(
+        grid = samples.grid(
+            bundle,
             bundle.load_network(),
-            bundle.schedule,
-            manifest.prediction_type,
-            bundle.shape,
             range(SAMPLES),
-            patch=manifest.patch,
-            device="cuda" if torch.cuda.is_available() else "cpu",
+            torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         )
         Image.fromarray(grid).save(place / GRID)
         out.parent.mkdir(parents=True, exist_ok=True)

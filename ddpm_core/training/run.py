@@ -15,10 +15,9 @@ import torch
 import yaml
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from pydantic import ValidationError
 from torch import nn
 
-from ddpm_core.bundle import MANIFEST, Manifest, read_bundle, write_bundle
+from ddpm_core.bundle import MANIFEST, read_bundle, write_bundle
 from ddpm_core.data.collection import refuse_inside
 from ddpm_core.data.images import ImageSet, load
 from ddpm_core.data.split import split
@@ -27,9 +26,10 @@ from ddpm_core.errors import InvalidInput
 from ddpm_core.training import checkpoint, loop, machine
 from ddpm_core.training import recipe as recipes
 from ddpm_core.training.card import model_card
+from ddpm_core.training.description import describe
 from ddpm_core.training.loop import NO_LIMITS, Limits, Report
 from ddpm_core.training.recipe import Precision, Recipe
-from ddpm_core.training.trainer import Progress, Trainer, noise_schedule
+from ddpm_core.training.trainer import Progress, Trainer
 from ddpm_core.whole import write_whole
 
 RECIPE = "recipe.yaml"
@@ -112,11 +112,11 @@ def _run(folder: Path, recipe: Recipe, start: Path | None, limits: Limits, repor
     elif start is not None and "init" in (before := read_bundle(start).manifest.provenance):
         provenance["init"] = before["init"]
 
-    empty = _manifest(recipe, provenance)
+    described = describe(recipe, provenance)  # a bundle that cannot be is refused before the first step
 
     def write(path: Path, network: nn.Module, progress: Progress) -> None:
-        manifest = empty.model_copy(update={"provenance": {**provenance, **_seen(progress)}})
-        write_bundle(path, network, noise_schedule(recipe).config, manifest, model_card(manifest))
+        manifest = described.manifest.model_copy(update={"provenance": {**provenance, **_seen(progress)}})
+        write_bundle(path, network, described.schedule.config, manifest, model_card(manifest))
 
     held_back = Stream(images.pixels[held], range(len(held)), accelerator.device)
     trainer = Trainer(recipe, accelerator, training, held_back, write)
@@ -166,25 +166,6 @@ def _about(
 
 def _seen(progress: Progress) -> Mapping[str, Any]:
     return {"steps": progress.step, "images_seen": progress.images, "seconds": round(progress.seconds)}
-
-
-def _manifest(recipe: Recipe, provenance: Mapping[str, Any]) -> Manifest:
-    """Give what every checkpoint says of itself, before the first step: a bundle that cannot be is refused now."""
-    try:
-        return Manifest(
-            name=recipe.name,
-            version="0.1",
-            domain=recipe.domain,  # type: ignore[arg-type]  # checked right here
-            image_size=recipe.image_size,
-            channels=recipe.channels,  # type: ignore[arg-type]
-            patch=recipe.patch,  # type: ignore[arg-type]
-            prediction_type=recipe.prediction,
-            provenance=dict(provenance),
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][0])
-        raise InvalidInput("out_of_range", f"{key}: {first['msg']}", field=key, given=first["input"]) from None
 
 
 @contextmanager

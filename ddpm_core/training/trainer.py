@@ -15,17 +15,16 @@ from accelerate.utils import set_seed
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ddpm_core import schedule as schedules
 from ddpm_core.bundle import Bundle, fit_weights
 from ddpm_core.data.stream import Stream
 from ddpm_core.errors import InvalidInput
 from ddpm_core.sampling.noise import SPREAD
-from ddpm_core.schedule import NoiseSchedule
 from ddpm_core.training import checkpoint, machine, samples
+from ddpm_core.training.description import describe
 from ddpm_core.training.ema import Ema
 from ddpm_core.training.networks import build
 from ddpm_core.training.objective import Objective
-from ddpm_core.training.recipe import Decay, Recipe, Schedule
+from ddpm_core.training.recipe import Decay, Recipe
 
 MAX_VALIDATION_IMAGES = 512
 _STEP_SEEDS, _VALIDATION_SEED, _SEEDS = 2**32, 2**63, 2**64
@@ -61,15 +60,6 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * (1 - done if recipe.decay is Decay.LINEAR else (1 + math.cos(math.pi * done)) / 2)
 
 
-def noise_schedule(recipe: Recipe) -> NoiseSchedule:
-    """Make the recipe's noise schedule."""
-    match recipe.schedule:
-        case Schedule.LINEAR:
-            return schedules.linear(recipe.num_levels)
-        case Schedule.COSINE:
-            return schedules.cosine(recipe.num_levels)
-
-
 class Trainer:
     """One network in training on one stream of images; `loop.run` calls its methods in turn.
 
@@ -100,7 +90,7 @@ class Trainer:
         self.recipe, self.accelerator, self.training, self.held_back = recipe, accelerator, training, held_back
         self._write_bundle = write_bundle
         self.progress = Progress()
-        self.schedule = noise_schedule(recipe)
+        self.described = describe(recipe)
         set_seed(recipe.seed)
         torch.backends.cudnn.benchmark = True  # shapes never change
         self.network = build(recipe).to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -117,7 +107,7 @@ class Trainer:
         if recipe.compile and machine.can_compile(accelerator.device):
             self.forward = torch.compile(self.model)
         self.objective = Objective(
-            self.schedule,
+            self.described.schedule,
             recipe.prediction,
             loss=recipe.loss,
             min_snr=recipe.min_snr,
@@ -193,17 +183,9 @@ class Trainer:
 
     def samples(self) -> NDArray[np.uint8]:
         """Sample the averaged network: the same seeds every time, as a grid (H, W, 3)."""
-        recipe = self.recipe
-        return samples.draw(
-            self.ema.network,
-            self.schedule,
-            recipe.prediction,
-            (recipe.channels, recipe.image_size, recipe.image_size),
-            range(recipe.samples),
-            patch=recipe.patch,
-            device=self.accelerator.device,
-            dtype=torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32,
-        )
+        dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32
+        seeds = range(self.recipe.samples)
+        return samples.grid(self.described, self.ema.network, seeds, self.accelerator.device, dtype)
 
     def step(self) -> Tensor:
         """Make one optimizer step; give (loss, gradient norm, 1) on the device."""

@@ -52,7 +52,7 @@ def _maker(bundle: str, dtype: str) -> Callable[[Sequence[Mapping[str, Any]]], l
     from ddpm_core.faces import encode
     from ddpm_core.pixels import to_pixels
     from ddpm_core.plan import make_plan
-    from ddpm_core.sampling import advance
+    from ddpm_core.sampling import sample
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     pipeline = load(bundle, dtype=dtype)
@@ -62,11 +62,8 @@ def _maker(bundle: str, dtype: str) -> Callable[[Sequence[Mapping[str, Any]]], l
             make_plan(pipeline.bundle, None, num_inference_steps=each["num_inference_steps"], seed=each["seed"])
             for each in requests
         ]
-        states = [plan.start(pipeline.denoiser.schedule, 0).to(pipeline.denoiser.device) for plan in plans]
-        while under_way := [i for i, state in enumerate(states) if not state.done]:
-            for i, state in zip(under_way, advance(pipeline.denoiser, [states[i] for i in under_way]), strict=True):
-                states[i] = state
-        return [encode(to_pixels(state.x)) for state in states]
+        images = sample(pipeline.denoiser, [state for plan in plans for state in plan.start()])
+        return [encode(to_pixels(image)) for image in images]
 
     make([{"num_inference_steps": 2, "seed": 0}])
     return make

@@ -36,7 +36,6 @@ def gate(
         from ddpm_core.evaluation.draw import draw
         from ddpm_core.evaluation.reference import read_reference
         from ddpm_core.evaluation.usual import usual
-        from ddpm_core.sampling import Sampler
 
         if held_back and reference is None:
             raise InvalidInput("conflict", "--held-back needs --reference.", field="held_back", given=True)
@@ -44,8 +43,13 @@ def gate(
         with bars() as progress:
             if reference is None:
                 task = progress.add_task("sampling", total=num_images)
-                seeds = range(num_images)
-                pixels = draw(pipeline, Sampler.DPMPP_2M, _CALLS, seeds, lambda n: progress.advance(task, n))
+                pixels = draw(
+                    pipeline.bundle,
+                    pipeline.denoiser,
+                    range(num_images),
+                    num_inference_steps=_CALLS,
+                    on_images=lambda n: progress.advance(task, n),
+                )
                 source = f"{num_images} of its own samples"
             else:
                 real = read_reference(reference, pipeline.bundle, held_back=held_back)

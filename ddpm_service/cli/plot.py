@@ -174,7 +174,10 @@ def samples(
         manifest = pipeline.bundle.manifest
         cells = parse_cells(sampler, num_inference_steps, manifest.defaults.num_inference_steps)
         seeds = range(seed, seed + num_images)
-        rows = {f"{name}, {calls}": draw(pipeline, name, calls, seeds) for name, calls in cells}
+        rows = {
+            f"{name}, {calls}": draw(pipeline.bundle, pipeline.denoiser, seeds, sampler=name, num_inference_steps=calls)
+            for name, calls in cells
+        }
         draw_samples(rows, f"{manifest.name} {manifest.version}: seeds {seed} to {seeds[-1]}", out)
     typer.echo(out)
 
@@ -196,7 +199,7 @@ def copies(
     with told_in_a_line("ddpm plot copies"):
         import numpy as np
 
-        from ddpm_core import load, sampling
+        from ddpm_core import load
         from ddpm_core.evaluation.copies import find_copies
         from ddpm_core.evaluation.draw import draw
         from ddpm_core.evaluation.plots import draw_copies
@@ -206,7 +209,8 @@ def copies(
         manifest = pipeline.bundle.manifest
         real = read_reference(reference, pipeline.bundle)
         calls = num_inference_steps or manifest.defaults.num_inference_steps
-        pixels = draw(pipeline, sampling.Sampler.DPMPP_2M, calls, range(seed, seed + num_images))
+        seeds = range(seed, seed + num_images)
+        pixels = draw(pipeline.bundle, pipeline.denoiser, seeds, num_inference_steps=calls)
         found = find_copies(pixels, real.pixels)
         title = f"{manifest.name} {manifest.version}"
         draw_copies(pixels, real.pixels, found, title, out)

@@ -13,7 +13,7 @@ from diffusers import DDPMPipeline, UNet2DModel
 
 from ddpm_core import load, schedule
 from ddpm_core.bundle import WEIGHTS, Bundle, Manifest, NetworkCode, read_bundle, write_bundle
-from ddpm_core.denoiser import Denoiser, Prediction
+from ddpm_core.denoiser import make_ready
 from ddpm_core.errors import InvalidInput
 from ddpm_core.pixels import to_pixels
 from ddpm_core.plan import make_plan
@@ -169,17 +169,16 @@ def test_the_embedded_models_load_whole_and_lie_where_they_say(path: Path) -> No
 def test_in_16_bit_an_image_does_not_notice_its_batch_either(target: np.ndarray) -> None:
     """The embedded model in bfloat16 on a CPU: alone and in a mixed batch the pictures are the same."""
     embedded = read_bundle(EMBEDDED[-1].parent)
-    m = embedded.manifest
-    denoiser = Denoiser(
-        embedded.load_network(), embedded.schedule, Prediction(m.prediction_type), patch=m.patch, dtype=torch.bfloat16
-    )
-    selfie = np.kron(target, np.ones((m.image_size // 16, m.image_size // 16, 1), np.uint8))
+    cpu, short = torch.device("cpu"), torch.bfloat16
+    denoiser = embedded.denoiser(make_ready(embedded.load_network(), cpu, short), cpu, short)
+    times = embedded.manifest.image_size // 16
+    selfie = np.kron(target, np.ones((times, times, 1), np.uint8))
     plans = [
         make_plan(embedded, selfie, seed=1, num_inference_steps=5),
         make_plan(embedded, selfie, seed=2, mode="celebrity", sampler="ddpm", num_inference_steps=8),
         make_plan(embedded, seed=3, sampler="ddim", num_inference_steps=6),
     ]
-    states = [plan.start(embedded.schedule, 0) for plan in plans]
+    states = [state for plan in plans for state in plan.start()]
     together = sample(denoiser, states)
     for state, mixed in zip(states, together, strict=True):
         (alone,) = sample(denoiser, [state])

@@ -115,9 +115,7 @@ def test_its_images_are_those_of_the_offline_loop(make: MakeEngine, plan: MakePl
         engine.admit(request_id, its_plan)
     happened = list(run(engine))
     for request_id, its_plan in plans.items():
-        expected = sample(
-            engine.denoiser, [its_plan.start(engine.denoiser.schedule, i) for i in range(len(its_plan.seeds))]
-        )
+        expected = sample(engine.denoiser, its_plan.start())
         images = [event.pixels for event in of(happened, request_id) if isinstance(event, events.Image)]
         for image, x in zip(images, expected, strict=True):
             assert np.abs(image.astype(int) - to_pixels(x)).max() <= 1

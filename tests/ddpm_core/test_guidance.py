@@ -21,7 +21,7 @@ from ddpm_core.guidance import (
     pixel_displacement,
     pixel_displacement_through,
 )
-from ddpm_core.sampling import SampleState, advance, ddim_raw, noise
+from ddpm_core.sampling import SampleState, ddim_raw, noise, sample
 
 from .conftest import TinyNetwork
 
@@ -162,16 +162,17 @@ def test_pixel_guidance_is_the_course_loop_written_from_its_equations() -> None:
     table = ddim_raw(ours, levels)
     table = replace(table, pixel=s / (size * ours.alpha_bar[list(levels[:-1])]))
     state = SampleState(table, 0, noise(0, 0, (3, 16, 16)).double(), target=y)
+    trace: list[SampleState] = []
+    sample(denoiser, [state], on_step=trace.extend)
     x = state.x
-    for level, following in pairwise(levels):
+    for (level, following), ours_there in zip(pairwise(levels), trace, strict=True):
         a, b = ours.alpha_bar[level], ours.alpha_bar[following]
         with torch.no_grad():
             e = network(x[None], torch.tensor([level - 1]))[0]
         r = (x - np.sqrt(1 - a) * e) / np.sqrt(a)
         delta = -(s / (size * a)) * torch.sign(r.clamp(-1, 1) - y) * (r.abs() <= 1)
         x = np.sqrt(b) * (r + delta).clamp(-1, 1) + np.sqrt(1 - b) * e
-        (state,) = advance(denoiser, [state])
-        assert float((state.x - x).abs().max()) < 1e-9
+        assert float((ours_there.x - x).abs().max()) < 1e-9
 
 
 def test_the_variant_through_the_network_follows_the_gradient_that_differences_give() -> None:

@@ -11,7 +11,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
 from ddpm_core import schedule
-from ddpm_core.denoiser import Denoiser, Prediction
+from ddpm_core.denoiser import Denoiser, Prediction, make_ready
 from ddpm_core.layers import NormEachImageAlone, UpsampleInOneStep, exchange
 
 
@@ -50,7 +50,8 @@ def test_a_whole_network_computes_the_same_with_exchanged_layers() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_row_does_not_notice_its_batch(dtype: torch.dtype) -> None:
-    denoiser = Denoiser(unet(), schedule.cosine(), Prediction.V, dtype=dtype)
+    network = make_ready(unet(), torch.device("cpu"), dtype)
+    denoiser = Denoiser(network, schedule.cosine(), Prediction.V, dtype=dtype)
     assert not any(parameter.requires_grad for parameter in denoiser.network.parameters())
     x, level = torch.randn(5, 3, 16, 16), torch.tensor([1, 20, 300, 700, 1000])
     with torch.inference_mode():

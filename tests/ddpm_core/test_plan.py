@@ -11,12 +11,13 @@ import torch
 
 from ddpm_core import schedule
 from ddpm_core.bundle import Bundle, Manifest, Statistics, Tone
+from ddpm_core.curve import APART, curve
 from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.errors import InvalidInput
 from ddpm_core.gate import Judgement
 from ddpm_core.guidance import detail
 from ddpm_core.pixels import to_tensor
-from ddpm_core.plan import APART, RESEMBLANCE, Mode, Plan, curve, make_plan
+from ddpm_core.plan import RESEMBLANCE, Mode, Plan, make_plan
 from ddpm_core.sampling import sample
 from ddpm_core.schedule import NoiseSchedule
 from ddpm_core.tone import pull
@@ -88,7 +89,7 @@ def test_resemblance_brings_the_image_nearer_to_the_target(tiny_bundle: Bundle, 
     distances = []
     for resemblance in np.linspace(0, 1, 9):
         plan = make_plan(tiny_bundle, target, resemblance=float(resemblance), num_images=4, seed=0)
-        x = sample(denoiser, [plan.start(ours, i) for i in range(4)])
+        x = sample(denoiser, plan.start())
         distances.append(float((x - y).square().mean().sqrt()))
     assert distances == sorted(distances, reverse=True)
     assert distances[-1] < 0.5 * distances[0]
@@ -104,7 +105,7 @@ def test_no_mode_gives_the_photograph_back_even_by_a_model_that_knows_no_other_p
     denoiser = Denoiser(GaussianDenoiser(cosine, y, 1e-3), cosine, Prediction.EPSILON)
 
     def distance(plan: Plan) -> torch.Tensor:
-        x = sample(denoiser, [plan.start(cosine, i) for i in range(3)])
+        x = sample(denoiser, plan.start())
         return 1 - torch.cosine_similarity(detail(x).flatten(1), detail(y[None]).flatten(1))
 
     plan = make_plan(bundle, photograph, mode=mode, num_images=3, seed=0)
@@ -120,7 +121,7 @@ def test_linear_and_cosine_models_look_alike_at_the_same_resemblance(tiny_bundle
         bundle = replace(tiny_bundle, schedule=noise_schedule)
         denoiser = Denoiser(GaussianDenoiser(noise_schedule, 0.0, 0.25), noise_schedule, Prediction.EPSILON)
         plan = make_plan(bundle, target, mode="likeness", num_images=8, seed=0)
-        return float((sample(denoiser, [plan.start(noise_schedule, i) for i in range(8)]) - y).square().mean().sqrt())
+        return float((sample(denoiser, plan.start()) - y).square().mean().sqrt())
 
     assert distance(schedule.linear()) == pytest.approx(distance(schedule.cosine()), rel=0.1)
 
@@ -130,7 +131,7 @@ def test_without_a_selfie_a_plan_starts_from_noise_at_the_top(tiny_bundle: Bundl
     assert plan.table.levels[0] == tiny_bundle.schedule.num_levels
     assert plan.target is None
     assert not plan.table.weight.any()
-    assert float(plan.start(tiny_bundle.schedule, 0).x.std()) == pytest.approx(1, abs=0.1)
+    assert float(plan.start()[0].x.std()) == pytest.approx(1, abs=0.1)
 
 
 def test_minus_one_is_a_random_seed_that_is_reported(tiny_bundle: Bundle) -> None:
@@ -143,7 +144,7 @@ def test_a_grey_model_gets_a_grey_target(tiny_bundle: Bundle, target: np.ndarray
     bundle = replace(tiny_bundle, manifest=tiny_bundle.manifest.model_copy(update={"channels": 1}))
     plan = make_plan(bundle, target)
     assert plan.target is not None
-    assert plan.target.shape == plan.start(bundle.schedule, 0).x.shape == (1, 16, 16)
+    assert plan.target.shape == plan.start()[0].x.shape == (1, 16, 16)
     assert float(plan.target.abs().max()) <= 1 + 1e-6
 
 

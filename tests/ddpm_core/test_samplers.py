@@ -50,11 +50,8 @@ def start() -> Tensor:
 
 
 def run_ours(denoiser: Denoiser, table: StepTable) -> list[Tensor]:
-    state = SampleState(table, 1, start())
-    trace = []
-    while not state.done:
-        (state,) = advance(denoiser, [state])
-        trace.append(state.x)
+    trace: list[Tensor] = []
+    sample(denoiser, [SampleState(table, 1, start())], on_step=lambda states: trace.append(states[0].x))
     return trace
 
 
@@ -146,10 +143,10 @@ def test_samplers_follow_the_marginals_of_a_gaussian_data_set(sampler: Sampler, 
     mean, deviation = 0.3, 0.12
     denoiser = Exact(GaussianDenoiser(ours, mean, deviation**2), ours)
     table = build(sampler, ours, ours.karras(T, steps), eta=eta)
-    state = SampleState(table, 1, noise(1, 0, (1, 128, 128)).double())
+    trace: list[SampleState] = []
+    sample(denoiser, [SampleState(table, 1, noise(1, 0, (1, 128, 128)).double())], on_step=trace.extend)
     # Up to the last call, which gives the posterior mean and so loses the deviation below the last level.
-    while state.position < steps - 1:
-        (state,) = advance(denoiser, [state])
+    for state in trace[:-1]:
         a = ours.alpha_bar[table.levels[state.position]]
         assert float(state.x.mean()) == pytest.approx(np.sqrt(a) * mean, abs=0.02)
         assert float(state.x.std()) == pytest.approx(np.sqrt(a * deviation**2 + 1 - a), rel=0.05)

@@ -164,3 +164,16 @@ def test_the_precision_is_chosen_by_trying_and_leaves_the_network_as_it_was() ->
     chosen = fastest_dtype(network, torch.randn(1, 3, 16, 16), torch.device("cpu"))
     assert chosen in (torch.float32, torch.bfloat16)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_a_denoiser_leaves_its_network_as_it_is(cosine: NoiseSchedule) -> None:
+    network = torch.nn.Sequential(TinyNetwork(), torch.nn.GroupNorm(1, 3)).train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    layers = list(network.modules())
+    Denoiser(network, cosine, Prediction.V, dtype=torch.bfloat16)
+    assert network.training
+    assert list(network.modules()) == layers
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    for key, value in network.state_dict().items():
+        assert value.dtype == before[key].dtype
+        assert torch.equal(value, before[key])

@@ -32,7 +32,7 @@ def mixed_plans(bundle: Bundle, target: np.ndarray) -> list[Plan]:
 def test_a_row_alone_equals_the_same_row_in_a_mixed_batch(
     tiny_denoiser: Denoiser, tiny_bundle: Bundle, target: np.ndarray
 ) -> None:
-    states = [plan.start(tiny_denoiser.schedule, 0) for plan in mixed_plans(tiny_bundle, target)]
+    states = [state for plan in mixed_plans(tiny_bundle, target) for state in plan.start()]
     together = sample(tiny_denoiser, states)
     for state, mixed in zip(states, together, strict=True):
         (alone,) = sample(tiny_denoiser, [state])
@@ -41,7 +41,7 @@ def test_a_row_alone_equals_the_same_row_in_a_mixed_batch(
 
 
 def test_a_row_that_joins_late_ends_the_same(tiny_denoiser: Denoiser, tiny_bundle: Bundle, target: np.ndarray) -> None:
-    first, second = (plan.start(tiny_denoiser.schedule, 0) for plan in mixed_plans(tiny_bundle, target)[3:5])
+    first, second = (state for plan in mixed_plans(tiny_bundle, target)[3:5] for state in plan.start())
     (expected,) = sample(tiny_denoiser, [second])
     for _ in range(3):
         (first,) = advance(tiny_denoiser, [first])
@@ -51,9 +51,9 @@ def test_a_row_that_joins_late_ends_the_same(tiny_denoiser: Denoiser, tiny_bundl
 def test_image_i_of_a_request_is_the_image_of_seed_plus_i(tiny_denoiser: Denoiser, tiny_bundle: Bundle) -> None:
     several = make_plan(tiny_bundle, seed=2**32 - 2, num_images=3, num_inference_steps=4)
     assert several.seeds == (2**32 - 2, 2**32 - 1, 0)
-    images = sample(tiny_denoiser, [several.start(tiny_denoiser.schedule, i) for i in range(3)])
+    images = sample(tiny_denoiser, several.start())
     alone = make_plan(tiny_bundle, seed=0, num_inference_steps=4)
-    (expected,) = sample(tiny_denoiser, [alone.start(tiny_denoiser.schedule, 0)])
+    (expected,) = sample(tiny_denoiser, alone.start())
     assert torch.allclose(images[2], expected, atol=1e-5)
 
 

@@ -8,10 +8,11 @@ from itertools import product
 from typing import Any, NoReturn
 
 from ddpm_core.bundle import Bundle
+from ddpm_core.curve import APART, CurvePoint, curve
 from ddpm_core.errors import InvalidInput
 from ddpm_core.gate import Judgement
 from ddpm_core.pixels import Pixels
-from ddpm_core.plan import APART, CurvePoint, Mode, Plan, curve, make_plan
+from ddpm_core.plan import Mode, Plan, make_plan
 
 DEFAULT = "none,celebrity,likeness,faithful,pixel:10/20/50"
 MODES = tuple(mode for mode in Mode if mode is not Mode.AUTO)  # `auto` takes one of the others

@@ -85,7 +85,7 @@ def measure(
         for i, (method, cell) in enumerate(to_do):
             show = _Progress(report, method.name, i * total, len(to_do) * total)
             begin = time.perf_counter()
-            images = finish(pipeline, states(pipeline, material.targets, method, num_images, seed), show)
+            images = finish(pipeline.denoiser, states(pipeline, material.targets, method, num_images, seed), show)
             seconds = round(time.perf_counter() - begin, 2)
             table.add({**cell, **judge.measure(images), "sampling_seconds": seconds})
     rows = [table.find(cell) for cell in wanted]
@@ -98,8 +98,7 @@ def states(
     """Begin the images of a method, those of each target in turn; image i of target t has seed + t·num_images + i."""
     for t, target in enumerate(targets):
         plan = method.plan(pipeline.bundle, target.pixels, num_images, seed + t * num_images, face=target.face)
-        for i in range(num_images):
-            yield plan.start(pipeline.denoiser.schedule, i)
+        yield from plan.start()
 
 
 class _Progress:

@@ -8,6 +8,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from ddpm_core.curve import CurvePoint, curve
 from ddpm_core.errors import InvalidInput
 from ddpm_core.evaluation.likeness.frontier import against_the_origin, copies, frontier
 from ddpm_core.evaluation.likeness.judge import Judge
@@ -16,7 +17,7 @@ from ddpm_core.evaluation.likeness.methods import DEFAULT, parse_methods
 from ddpm_core.evaluation.likeness.picture import draw_likeness
 from ddpm_core.evaluation.likeness.report import table, write_report
 from ddpm_core.evaluation.likeness.sweep import measure
-from ddpm_core.plan import CurvePoint, curve, make_plan
+from ddpm_core.plan import make_plan
 
 METHODS = "none:2,likeness:2,pixel:10/50:2,6.2:8:.5:1:1:2"
 

@@ -31,12 +31,15 @@ def test_forward_strips_begin_with_the_picture_itself(drawn, out):
 
 def test_backward_strips_end_with_the_sample_of_the_seed(toy, out):
     plots.draw_backward(toy, Sampler.DPMPP_2M, 3, [4, 5], out)
-    for picture in sample(toy, Sampler.DPMPP_2M, 3, [4, 5]):
+    for picture in sample(toy.bundle, toy.denoiser, [4, 5], num_inference_steps=3):
         assert contains(out, picture)
 
 
 def test_samples_are_drawn_a_row_a_cell(toy, out):
-    rows = {f"ddim, {calls}": sample(toy, Sampler.DDIM, calls, range(3)) for calls in (1, 2)}
+    rows = {
+        f"ddim, {calls}": sample(toy.bundle, toy.denoiser, range(3), sampler=Sampler.DDIM, num_inference_steps=calls)
+        for calls in (1, 2)
+    }
     plots.draw_samples(rows, "toy", out)
     assert all(contains(out, picture) for pictures in rows.values() for picture in pictures)
 

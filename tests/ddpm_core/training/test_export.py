@@ -45,7 +45,7 @@ def test_what_does_not_become_whole_leaves_nothing(last, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(samples, "draw", stop)
+        patched.setattr(samples, "grid", stop)
         with pytest.raises(KeyboardInterrupt):
             export(last, tmp_path / "models" / "1.0", "1.0")
     assert list(tmp_path.iterdir()) == []
