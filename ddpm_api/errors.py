@@ -15,6 +15,7 @@ Scalar = str | int | float | bool | None
 STATUS: dict[str, int] = {
     "malformed_json": 400,
     "unauthorized": 401,
+    "cross_site": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "not_acceptable": 406,
@@ -23,6 +24,7 @@ STATUS: dict[str, int] = {
     "too_many_pixels": 413,
     "not_an_image": 415,
     "unsupported_media_type": 415,
+    "unknown_host": 421,
     "rate_limited": 429,
     "internal": 500,
     "generation_failed": 500,

@@ -11,6 +11,7 @@ from typing import TypeVar
 import requests
 
 from ddpm_service.bench.asking import post, seconds
+from ddpm_service.torchserve.api import Api
 
 _CLIENTS = 8
 _IN_A_ROW = 6
@@ -19,7 +20,7 @@ _RESAMPLES = 400
 T = TypeVar("T")
 
 
-def added(front: str, direct: str, *, steps: int = 9, pairs: int = 100, rounds: int = 16) -> dict[str, float]:
+def added(front: str, behind: Api, *, steps: int = 9, pairs: int = 100, rounds: int = 16) -> dict[str, float]:
     """Ask through the front door and past it, with eight clients that never pause.
 
     There are two measures. What a request's way adds is seen where both ways meet the same machine at the same moment:
@@ -27,8 +28,8 @@ def added(front: str, direct: str, *, steps: int = 9, pairs: int = 100, rounds: 
     other; a longer way could not be told from more work there, for the time of clients that never pause is the work.
 
     Args:
-        front: the front door's address of a model.
-        direct: TorchServe's.
+        front: the front door's address of a model, ``…/predictions/NAME``.
+        behind: the TorchServe behind it.
         steps: network calls of a request.
         pairs: how often each client asks both.
         rounds: how often all clients go the one way and the other.
@@ -37,12 +38,16 @@ def added(front: str, direct: str, *, steps: int = 9, pairs: int = 100, rounds: 
         ``added_ms``, by which the median grows, and ``added_share``, by which the work does (the median round), with
         their standard errors.
     """
+    direct = f"{behind.url}/predictions/{front.rpartition('/')[2]}"
+
+    def at_once(do: Callable[[_Client], list[T]]) -> list[T]:
+        return _at_once(behind.session, do)
 
     def all_ask(url: str) -> float:
-        return sum(_at_once(lambda client: client.ask(url, steps, _IN_A_ROW)))
+        return sum(at_once(lambda client: client.ask(url, steps, _IN_A_ROW)))
 
     all_ask(direct)  # what comes first is slow
-    pairs_seen = _at_once(lambda client: [client.ask_both(front, direct, steps) for _ in range(pairs)])
+    pairs_seen = at_once(lambda client: [client.ask_both(front, direct, steps) for _ in range(pairs)])
     more, error = difference(pairs_seen)
     shares = []
     for i in range(rounds):
@@ -78,10 +83,10 @@ def _error(of: Callable[[list[T]], float], sample: Sequence[T]) -> float:
 class _Client:
     """One client: a connection for each way, and its own dice."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, session: requests.Session) -> None:
         self._number = number
         self._draw = random.Random(number)
-        self._session = requests.Session()
+        self._session = session
 
     def ask(self, url: str, steps: int, count: int = 1) -> list[float]:
         """Seconds of so many requests, one after the other."""
@@ -102,11 +107,11 @@ class _Client:
         self._session.close()
 
 
-def _at_once(do: Callable[[_Client], list[T]]) -> list[T]:
+def _at_once(session: Callable[[], requests.Session], do: Callable[[_Client], list[T]]) -> list[T]:
     """What eight clients saw who did this at one time."""
 
     def one(number: int) -> list[T]:
-        client = _Client(number)
+        client = _Client(number, session())
         try:
             return do(client)
         finally:

@@ -17,9 +17,11 @@ import requests
 
 from ddpm_service import archive
 from ddpm_service.errors import ServiceError
+from ddpm_service.torchserve.api import Api
 from ddpm_service.torchserve.desired import Desired, save
 from ddpm_service.torchserve.management import Management
 from ddpm_service.torchserve.server import Ports, TorchServe, free_port, read_properties
+from ddpm_service.torchserve.sockets import Sockets
 
 _START_SECONDS = 600.0
 _STOP_SECONDS = 30.0
@@ -28,8 +30,8 @@ _PROGRAMS = "ddpm_service.cli.bench_arms"
 
 
 @contextmanager
-def front_door(bundle: Path, config: Path) -> Iterator[tuple[str, str]]:
-    """Ours: ``ddpm serve`` on free ports. Yields the address of the front door's predictions, and TorchServe's own."""
+def front_door(bundle: Path, config: Path) -> Iterator[tuple[str, Api]]:
+    """Ours: ``ddpm serve`` on free ports. Yields the address of its model, and the TorchServe behind it."""
     with tempfile.TemporaryDirectory(prefix="ddpm-bench-") as name:
         folder = Path(name)
         packed = archive.pack(bundle, folder)
@@ -37,9 +39,9 @@ def front_door(bundle: Path, config: Path) -> Iterator[tuple[str, str]]:
         model, version = manifest["name"], manifest["version"]
         models = folder / "models.yaml"
         save(Desired().with_version(model, version, packed.name, default=True), models)
-        ports, port = Ports.free(), free_port()
+        port = free_port()
         # Relative paths count from the configuration's folder, so it must lie beside the original.
-        properties = read_properties(config) | ports.settings() | {"model_store": str(folder)}
+        properties = read_properties(config) | {"model_store": str(folder)}
         with tempfile.NamedTemporaryFile(
             "w", dir=config.resolve().parent, prefix=".bench-", suffix=".properties"
         ) as own:
@@ -48,8 +50,7 @@ def front_door(bundle: Path, config: Path) -> Iterator[tuple[str, str]]:
             command = [sys.executable, "-c", "from ddpm_service.cli import main; main()", "serve", "--config", own.name]
             command += ["--models", str(models), "--port", str(port), "--grpc-port", "0", "--metrics-port", "0"]
             with _process(command, f"http://127.0.0.1:{port}/readyz"):
-                path = f"predictions/{model}"
-                yield f"http://127.0.0.1:{port}/{path}", f"http://127.0.0.1:{ports.inference}/{path}"
+                yield f"http://127.0.0.1:{port}/predictions/{model}", Api(Sockets.of(Path(own.name)).inference)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from ddpm_service.torchserve.converge import Converger
 from ddpm_service.torchserve.desired import Desired
 from ddpm_service.torchserve.leave import wait_until_unused
 from ddpm_service.torchserve.management import Management
-from ddpm_service.torchserve.server import TorchServe
+from ddpm_service.torchserve.server import TorchServe, running
 
 app = typer.Typer(no_args_is_help=True, help="List, describe, register, scale, set the default of, unregister models.")
 
@@ -40,7 +40,7 @@ def list_models(config: Config = _CONFIG) -> None:
     Example: ddpm models list
     """
     with told_in_a_line("ddpm models list"):
-        management = Management(TorchServe(config).management_url)
+        management = Management(running(config).management_url)
         table = Table("MODEL", "VERSION", "DEFAULT", "STATE", "ARCHIVE", box=None)
         for name in management.models():
             default = management.default(name)
@@ -57,7 +57,7 @@ def describe(name: Name, config: Config = _CONFIG) -> None:
     Example: ddpm models describe faces-64
     """
     with told_in_a_line("ddpm models describe"):
-        served = Management(TorchServe(config).management_url).describe(name)
+        served = Management(running(config).management_url).describe(name)
         if not served:
             raise ServiceError(f"TorchServe has no model {name}")
         typer.echo(json.dumps([asdict(version) for version in served], indent=2))
@@ -150,7 +150,7 @@ def _change(command: str, change: Callable[[Desired], Desired], models: Path, co
         typer.echo(line, err=True)
 
     with told_in_a_line(command):
-        server = TorchServe(config)
+        server = running(config)
         management = Management(server.management_url)
         management.models()  # it answers: else nothing is written
         with desired.changing(server.model_store, lambda: say("waiting for another change to end")) as share:

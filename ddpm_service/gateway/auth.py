@@ -100,14 +100,18 @@ class Tokens:
         self._text, self._names = text, names
 
 
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is reached from this machine alone."""
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
 def may_listen(host: str, *, tokens: bool, insecure: bool) -> None:
     """Refuse to be reached from elsewhere without tokens.
 
     Raises:
         ServiceError: ``host`` is not loopback, and neither tokens nor the explicit wish to do without are there.
     """
-    loopback = host == "localhost" or host == "::1" or host.startswith("127.")
-    if not (loopback or tokens or insecure):
+    if not (is_loopback(host) or tokens or insecure):
         raise ServiceError(
             f"listening on {host} needs API tokens (--tokens or DDPM_TOKENS, a file), or --insecure to do without"
         )

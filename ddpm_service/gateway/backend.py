@@ -14,6 +14,7 @@ import aiohttp
 from pydantic import ValidationError
 
 from ddpm_api import EndEvent, Error, ErrorBody, ErrorEvent, Event, GenerateRequest, parse_event
+from ddpm_service.torchserve.api import Api
 from ddpm_service.torchserve.board import Board, ModelState, State
 
 _ACCEPT = "application/x-ndjson"
@@ -47,15 +48,15 @@ class Backend(Protocol):
 
 
 class TorchServeBackend:
-    """A TorchServe on loopback, asked for events.
+    """A TorchServe on this machine, asked for events.
 
     Args:
-        url: where it answers predictions.
+        url: where it answers predictions, such as ``http://127.0.0.1:8080`` or ``unix:/path``.
         board: what it serves; a version that stops being ready fails its running requests.
     """
 
     def __init__(self, url: str, board: Board) -> None:
-        self._url = url
+        self._api = Api(url)
         self._board = board
         self._session: aiohttp.ClientSession | None = None
         self._open: dict[tuple[str, str], set[aiohttp.ClientResponse]] = defaultdict(set)
@@ -146,23 +147,28 @@ class TorchServeBackend:
     def _post(self, model: str, version: str, request: GenerateRequest, request_id: str, *, progress: bool) -> Any:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                # The front door bounds what is open; names are not looked up on loopback.
-                connector=aiohttp.TCPConnector(limit=0, force_close=False),
+                # The front door bounds what is open.
+                connector=connector(self._api),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS),
                 auto_decompress=False,
                 read_bufsize=2**20,
             )
         body, content_type = encode(request)
-        headers = {"Accept": _ACCEPT, "Content-Type": content_type, "X-Request-Id": request_id}
+        headers = {"Accept": _ACCEPT, "Content-Type": content_type, "X-Request-Id": request_id, **self._api.headers()}
         if not progress:
             headers["Prefer"] = "return=minimal"
         return self._session.post(
-            f"{self._url}/predictions/{quote(model, safe='')}/{quote(version, safe='')}",
+            f"{self._api.url}/predictions/{quote(model, safe='')}/{quote(version, safe='')}",
             # A large body in one piece would stop the event loop; a small one goes out with its headers.
             data=body if len(body) <= _SMALL_BODY else io.BytesIO(body),
             headers=headers,
             allow_redirects=False,
         )
+
+
+def connector(api: Api) -> aiohttp.BaseConnector:
+    """As many connections to TorchServe as are wanted."""
+    return aiohttp.UnixConnector(str(api.socket), limit=0) if api.socket else aiohttp.TCPConnector(limit=0)
 
 
 def encode(request: GenerateRequest) -> tuple[bytes, str]:

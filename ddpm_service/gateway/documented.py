@@ -16,11 +16,13 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     for status, description in {
         400: "not HTTP, or not JSON",
         401: "no valid token",
+        403: "asked by a page of another site",
         404: "no such model or version",
         406: "cannot be answered as the Accept header asks",
         408: "the body did not arrive in time",
         413: "too many bytes or pixels",
         415: "not a picture, or a content type that is not taken",
+        421: "asked by a name that is not this service's",
         422: "a field is unknown, wrong or out of range",
         429: "too many requests of this token",
         500: "it failed",

@@ -34,6 +34,8 @@ class Door:
     gate: Gate
     board: Board
     settings: Settings
+    host: str = "127.0.0.1"
+    """The address that is listened on."""
 
     @property
     def ready(self) -> bool:

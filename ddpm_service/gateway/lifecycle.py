@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from starlette.types import ASGIApp
 
+from ddpm_service.gateway.addressed import Addressed
 from ddpm_service.gateway.app import create_app
 from ddpm_service.gateway.auth import Tokens, may_listen
 from ddpm_service.gateway.backend import TorchServeBackend
@@ -44,8 +45,6 @@ class Options:
     config: Path
     tokens: Path | None = None
     insecure: bool = False
-    torchserve: Mapping[str, str] = field(default_factory=dict)
-    """Lines that replace those of ``config``."""
 
 
 def serve(options: Options, settings: Settings) -> None:
@@ -69,10 +68,10 @@ async def _serve(options: Options, settings: Settings) -> None:
         while limits.open(name, version) and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
 
-    supervisor = Supervisor(options.config, options.models, options.torchserve, board=board, drain=drain_version)
+    supervisor = Supervisor(options.config, options.models, board=board, drain=drain_version)
     backend = TorchServeBackend(supervisor.server.inference_url, board)
     gate = Gate(backend, limits, tokens, metrics)
-    door = Door(gate, board, settings)
+    door = Door(gate, board, settings, options.host)
     metrics.ready.set_function(lambda: door.ready)
     VersionMetrics(board, metrics)
     board.listen(lambda: _in_loop(loop, backend.end_lost))
@@ -80,7 +79,8 @@ async def _serve(options: Options, settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(backend.close)
         http = await _listen(stack, create_app(door), options.host, options.port)
-        await _listen(stack, metrics_app(metrics, supervisor.server.metrics_url), options.host, options.metrics_port)
+        figures = Addressed(metrics_app(metrics, supervisor.server.metrics_url), options.host, settings)
+        await _listen(stack, figures, options.host, options.metrics_port)
         grpc_door = GrpcDoor(door)
         host = f"[{options.host}]" if ":" in options.host else options.host
         grpc_port = await grpc_door.start(f"{host}:{options.grpc_port}")

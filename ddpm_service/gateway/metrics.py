@@ -14,6 +14,8 @@ from starlette.routing import Route
 
 from ddpm_api import EndEvent, ErrorEvent, Event, ImageEvent, PreviewEvent
 from ddpm_api.errors import STATUS
+from ddpm_service.gateway.backend import connector
+from ddpm_service.torchserve.api import Api
 from ddpm_service.torchserve.board import Board, State
 
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -165,18 +167,22 @@ def metrics_app(metrics: Metrics, torchserve_url: str) -> Starlette:
         metrics: the front door's figures.
         torchserve_url: where TorchServe's own are; they are left out while it does not answer.
     """
+    torchserve = Api(torchserve_url)
 
     async def answer(_request: Request) -> Response:
         own = generate_latest(metrics.registry)
-        return Response(own + await _torchserve(torchserve_url), media_type=_TYPE)
+        return Response(own + await _torchserve(torchserve), media_type=_TYPE)
 
     return Starlette(routes=[Route("/metrics", answer)])
 
 
-async def _torchserve(url: str) -> bytes:
+async def _torchserve(api: Api) -> bytes:
     try:
         timeout = aiohttp.ClientTimeout(total=_TORCHSERVE_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(f"{url}/metrics") as response:
+        async with (
+            aiohttp.ClientSession(connector=connector(api), timeout=timeout) as session,
+            session.get(f"{api.url}/metrics") as response,
+        ):
             return await response.read() if response.status == 200 else b""
     except (TimeoutError, aiohttp.ClientError):
         return b""

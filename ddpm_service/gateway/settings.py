@@ -34,6 +34,9 @@ class Settings(BaseModel):
     stalled_seconds: float = Field(30.0, gt=0, description="time after which a client that reads nothing is left")
     heartbeat_seconds: float = Field(10.0, gt=0, le=15, description="longest silence of a stream")
     drain_seconds: float = Field(300.0, ge=0, description="time that running requests get at the end")
+    hosts: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
+        (), description="names by which it is asked, separated by commas; *.example.com is all names below, * is any"
+    )
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
         (), description="origins of web pages that may ask, separated by commas"
     )

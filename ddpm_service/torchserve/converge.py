@@ -11,6 +11,7 @@ import requests
 
 from ddpm_service.archive import ArchiveError, read_manifest
 from ddpm_service.errors import ServiceError
+from ddpm_service.torchserve.api import Api
 from ddpm_service.torchserve.board import Board, State, VersionState
 from ddpm_service.torchserve.desired import Desired, DesiredModel, DesiredVersion
 from ddpm_service.torchserve.management import Management, ManagementError, ServedVersion
@@ -211,10 +212,10 @@ def probe(inference_url: str, name: str, version: str, timeout: float = 120.0) -
     Raises:
         ServiceError: it did not, with its own words.
     """
-    url = f"{inference_url}/predictions/{name}/{version}"
     try:
-        answer = requests.post(
-            url,
+        answer = Api(inference_url).request(
+            "POST",
+            f"/predictions/{name}/{version}",
             json={"num_inference_steps": 1, "seed": 0},
             headers={"Accept": "application/json"},
             timeout=(5, timeout),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from ddpm_service.torchserve.api import Api
 from ddpm_service.torchserve.management import Management
 from ddpm_service.torchserve.server import TorchServe
 
@@ -48,7 +48,7 @@ def wait_until_unused(server: TorchServe, name: str, version: str, *, supervised
 
 def _running(metrics_url: str, name: str, version: str) -> float:
     """Requests that a version works on or holds in its queue."""
-    text = requests.get(f"{metrics_url}/metrics", timeout=30).text
+    text = Api(metrics_url).request("GET", "/metrics", timeout=30).text
     wanted = {"ModelName": name, "ModelVersion": version}
     return sum(
         sample.value

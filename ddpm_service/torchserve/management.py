@@ -8,6 +8,7 @@ from typing import Any
 import requests
 
 from ddpm_service.errors import ServiceError
+from ddpm_service.torchserve.api import Api
 
 _CONNECT_SECONDS = 5.0
 # Registering and scaling wait for the worker, whose loading may take `startupTimeout`.
@@ -61,13 +62,13 @@ class Management:
     """A client of TorchServe's management API.
 
     Args:
-        url: where it listens, such as ``http://127.0.0.1:8081``.
+        url: where it listens, such as ``http://127.0.0.1:8081`` or ``unix:/path``.
 
     Every method raises ManagementError.
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+        self._api = Api(url, "management")
 
     def models(self) -> list[str]:
         """Names of the registered models, sorted."""
@@ -117,9 +118,9 @@ class Management:
 
     def _call(self, method: str, path: str, query: dict[str, str] | None = None, timeout: float = 30.0) -> Any:
         try:
-            answer = requests.request(method, self.url + path, params=query, timeout=(_CONNECT_SECONDS, timeout))
+            answer = self._api.request(method, path, params=query, timeout=(_CONNECT_SECONDS, timeout))
         except requests.RequestException as error:
-            raise ManagementError(f"no TorchServe answers at {self.url} ({type(error).__name__})") from error
+            raise ManagementError(f"no TorchServe answers at {self._api.address} ({type(error).__name__})") from error
         try:
             body = answer.json()
         except requests.JSONDecodeError:

@@ -14,7 +14,8 @@ import tempfile
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,9 @@ import requests
 
 from ddpm_service.environment import settle
 from ddpm_service.errors import ServiceError
+from ddpm_service.torchserve.api import Api
 from ddpm_service.torchserve.guard import GRACE
+from ddpm_service.torchserve.sockets import Sockets
 
 # Java listens on unix sockets in its temporary folder, and their paths may have 107 characters.
 _LONGEST_FOLDER = 107 - len("/.ts.sock.90000")
@@ -34,6 +37,7 @@ _KEPT_LINES = 200
 # Seconds by which what a worker printed may come later than TorchServe's answer.
 _LATEST_OUTPUT = 2.0
 _WORKER_LINE = re.compile(r"W-\d+-(?P<model>\S+)-std(?:out|err) MODEL_LOG - (?P<text>.*)")
+_LOG_CONFIG = re.compile(r"-Dlog4j\.configurationFile=(?P<file>\S+)")
 _ERROR = re.compile(r"[\w.]*(?:Error|Exception): .+")
 # Below those that a system hands to connections and to listeners at port 0 (Linux from 32768), so none is lost between
 # being found and being used; each is offered once, so two calls never return the same.
@@ -101,11 +105,12 @@ def read_properties(file: Path) -> dict[str, str]:
 class TorchServe:
     """A TorchServe process of our own, with a temporary folder of its own; a context manager that leaves no process.
 
-    Relative paths in the configuration count from its folder, which is also the working directory.
+    Relative paths in the configuration count from its folder. The working directory is the temporary folder.
 
     Args:
         config: the ``config.properties`` to start from.
         settings: lines that replace those of ``config``, for instance ``Ports.free().settings()``.
+        sockets: where it listens instead; their folder is the temporary one then.
         python: the interpreter of TorchServe and of the workers.
         echo: where its output goes; None keeps it silent.
     """
@@ -115,11 +120,13 @@ class TorchServe:
         config: Path,
         settings: Mapping[str, str] | None = None,
         *,
+        sockets: Sockets | None = None,
         python: str = sys.executable,
         echo: TextIO | None = sys.stderr,
     ) -> None:
         self._folder = config.resolve().parent
-        self.properties = read_properties(config) | dict(settings or {})
+        self._sockets = sockets
+        self.properties = read_properties(config) | dict(settings or {}) | (sockets.settings() if sockets else {})
         self.inference_url = self.properties.get("inference_address", "http://127.0.0.1:8080")
         self.management_url = self.properties.get("management_address", "http://127.0.0.1:8081")
         self.metrics_url = self.properties.get("metrics_address", "http://127.0.0.1:8082")
@@ -140,29 +147,46 @@ class TorchServe:
         if not self.model_store.is_dir():
             raise TorchServeError(f"the model store {self.model_store} does not exist")
         self._check_ports()
-        temporary = tempfile.mkdtemp(prefix="ddpm-ts-")
-        if len(temporary) > _LONGEST_FOLDER:
-            Path(temporary).rmdir()
-            raise TorchServeError(f"the temporary folder {temporary} has too long a path for sockets: set TMPDIR")
-        self.temporary = Path(temporary)
-        config = Path(temporary) / "config.properties"
-        config.write_text("".join(f"{key}={value}\n" for key, value in self.properties.items()))
+        with ExitStack() as stack:
+            held: tuple[int, ...] = ()
+            if self._sockets is None:
+                self.temporary = Path(tempfile.mkdtemp(prefix="ddpm-ts-"))
+            else:
+                held = (self._sockets.claim(),)
+                stack.callback(os.close, held[0])
+                self.temporary = self._sockets.folder
+            if len(str(self.temporary)) > _LONGEST_FOLDER:
+                self.temporary.rmdir()
+                raise TorchServeError(f"the temporary folder {self.temporary} has too long a path: set TMPDIR")
+            self._guard = self._launch(self.temporary, held)
+        assert self._guard.stdout is not None
+        self._output.follow(self._guard.stdout)
+        self._wait_for_management(time.monotonic() + timeout)
+
+    def _launch(self, temporary: Path, held: Collection[int]) -> subprocess.Popen[str]:
+        """Start the guard, with TorchServe in it; file descriptors that it holds stay open until it ends."""
+        config = temporary / "config.properties"
+        properties = dict(self.properties)
+        if metrics := properties.get("metrics_config"):
+            properties["metrics_config"] = str(self._folder / metrics)
+        config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
         command = [self._python, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
         command += ["--ts-config", str(config), "--model-store", str(self.model_store)]
-        self._guard = subprocess.Popen(
-            [sys.executable, "-m", "ddpm_service.torchserve.guard", temporary, *command],
+        if logs := _LOG_CONFIG.search(properties.get("vmargs", "")):
+            command += ["--log-config", str(self._folder / logs["file"])]
+        return subprocess.Popen(
+            [sys.executable, "-m", "ddpm_service.torchserve.guard", str(temporary), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            cwd=self._folder,
-            env=_environment(temporary),
+            cwd=temporary,
+            env=_environment(str(temporary)),
             start_new_session=True,
+            umask=0o077,
+            pass_fds=held,
         )
-        assert self._guard.stdout is not None
-        self._output.follow(self._guard.stdout)
-        self._wait_for_management(time.monotonic() + timeout)
 
     def stop(self) -> None:
         """Stop TorchServe, its Java and its workers: asked first, then killed. Running streams are cut."""
@@ -205,11 +229,11 @@ class TorchServe:
     def _check_ports(self) -> None:
         urls = [self.inference_url, self.management_url, self.metrics_url]
         ports = [urlsplit(url).port for url in urls] + [int(self.grpc_address.rpartition(":")[2])]
-        for port in (*ports, self._grpc_management_port):
+        for port in filter(None, (*ports, self._grpc_management_port)):
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
-                    probe.bind(("127.0.0.1", port or 0))
+                    probe.bind(("127.0.0.1", port))
                 except OSError as error:
                     raise TorchServeError(
                         f"port {port} is in use: is another TorchServe running? ({error.strerror})"
@@ -221,7 +245,7 @@ class TorchServe:
                 self.stop()
                 raise TorchServeError(f"TorchServe ended while starting: {self._output.tail()}")
             with contextlib.suppress(requests.RequestException):
-                if requests.get(f"{self.management_url}/models", timeout=5).ok:
+                if Api(self.management_url, "management").request("GET", "/models", timeout=5).ok:
                     return
             time.sleep(0.1)
         self.stop()
@@ -237,6 +261,12 @@ def _environment(temporary: str) -> dict[str, str]:
     # It would replace our configuration.
     environment.pop("TS_CONFIG_FILE", None)
     return environment
+
+
+def running(config: Path) -> TorchServe:
+    """The TorchServe that `ddpm serve` runs by this configuration, else one that listens where it says."""
+    sockets = Sockets.of(config)
+    return TorchServe(config, sockets=sockets if sockets.in_use else None)
 
 
 class _Output:

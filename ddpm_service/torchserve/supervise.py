@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -16,6 +16,7 @@ from ddpm_service.torchserve.board import Board, State
 from ddpm_service.torchserve.converge import Converger, probe
 from ddpm_service.torchserve.management import Management, ManagementError, ServedVersion
 from ddpm_service.torchserve.server import TorchServe
+from ddpm_service.torchserve.sockets import Sockets
 
 _WATCH_SECONDS = 1.0
 _LONGEST_PAUSE = 30.0
@@ -31,7 +32,6 @@ class Supervisor:
     Args:
         config: the ``config.properties``.
         models: the ``models.yaml``.
-        settings: lines that replace those of ``config``.
         board: where the state of every version is kept.
         drain: waits until no request runs on (name, version), whose streams are about to be cut.
     """
@@ -40,14 +40,13 @@ class Supervisor:
         self,
         config: Path,
         models: Path,
-        settings: Mapping[str, str] | None = None,
         *,
         board: Board,
         drain: Callable[[str, str], None],
     ) -> None:
         self._models = models
         # models.yaml decides what is loaded.
-        self.server = TorchServe(config, {**(settings or {}), "load_models": ""})
+        self.server = TorchServe(config, {"load_models": ""}, sockets=Sockets.of(config))
         self._management = Management(self.server.management_url)
         self._board = board
         self._converger = Converger(
@@ -105,7 +104,7 @@ class Supervisor:
         self._board.started()
         if not defaults & report.failed.keys():
             models = ", ".join(sorted(self._wanted.models)) or "no models"
-            log.info("ready: %s at %s", models, self.server.inference_url)
+            log.info("ready: %s", models)
 
     def _watch(self) -> None:
         if not self.server.running():

@@ -21,6 +21,7 @@ from ddpm_api import Event, parse_event
 from ddpm_service.torchserve.desired import Desired, save
 from ddpm_service.torchserve.management import Management
 from ddpm_service.torchserve.server import Ports, read_properties
+from ddpm_service.torchserve.sockets import Sockets
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,22 +87,21 @@ class House:
         self.broken = folder / "broken"
         self.store = folder / "store"
         self.store.mkdir()
-        self.ports = Ports.free()
         front = Ports.free()
         self.url = f"http://127.0.0.1:{front.inference}"
         self.metrics_url = f"http://127.0.0.1:{front.metrics}"
-        self.management = Management(f"http://127.0.0.1:{self.ports.management}")
         if make is None:
             self.make("1.0")
         else:
             make(self.store)
         self.want("1.0", "1.0")
-        properties = read_properties(ROOT / "config.properties") | self.ports.settings()
+        properties = read_properties(ROOT / "config.properties")
         for key in ("metrics_config", "vmargs"):
             properties[key] = properties[key].replace("handlers/", f"{ROOT}/handlers/")
         properties["model_store"] = str(self.store)
         self.config = folder / "config.properties"
         self.config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
+        self.management = Management(Sockets.of(self.config).management)
         command = [sys.executable, "-c", "from ddpm_service.cli import main; main()", "serve"]
         command += ["--config", str(self.config), "--models", str(self.models)]
         command += ["--port", str(front.inference), "--grpc-port", "0", "--metrics-port", str(front.metrics)]

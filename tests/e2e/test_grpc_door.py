@@ -15,14 +15,15 @@ from typing import Any
 import grpc
 import psutil
 import pytest
-import requests
 from google.protobuf import empty_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ddpm_api import Event, parse_event
 from ddpm_service.archive import pack
+from ddpm_service.torchserve.api import Api
 from ddpm_service.torchserve.desired import Desired, save
-from ddpm_service.torchserve.server import Ports, read_properties
+from ddpm_service.torchserve.server import read_properties
+from ddpm_service.torchserve.sockets import Sockets
 
 pytestmark = pytest.mark.torchserve
 
@@ -34,8 +35,8 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 class Service:
     """A running `ddpm serve` and a client of its gRPC port."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path, metrics_url: str) -> None:
-        self.process, self._log, self._metrics_url = process, log, metrics_url
+    def __init__(self, process: subprocess.Popen[bytes], log: Path, sockets: Sockets) -> None:
+        self.process, self._log, self._sockets = process, log, sockets
         wait_until(lambda: self._port() is not None)
         self.channel = grpc.insecure_channel(f"127.0.0.1:{self._port()}")
         sys.path.insert(0, str(Path(__file__).parent))
@@ -63,7 +64,7 @@ class Service:
 
     def running(self) -> float:
         """How many requests the toy's engine works on."""
-        text = requests.get(f"{self._metrics_url}/metrics", timeout=30).text
+        text = Api(self._sockets.metrics).request("GET", "/metrics", timeout=30).text
         values = re.findall(r'^ddpm_requests_running{[^}]*ModelName="toy"[^}]*} (\S+)$', text, re.MULTILINE)
         return sum(map(float, values))
 
@@ -86,9 +87,9 @@ def wait_for(call: Any, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, write_toy_bundle: Any) -> Iterator[Service]:
-    folder, ports = tmp_path_factory.mktemp("serve"), Ports.free()
+    folder = tmp_path_factory.mktemp("serve")
     toy = pack(write_toy_bundle(folder / "toy", seconds=0.03), folder)
-    properties = read_properties(ROOT / "config.properties") | ports.settings() | {"model_store": str(folder)}
+    properties = read_properties(ROOT / "config.properties") | {"model_store": str(folder)}
     for key in ("metrics_config", "vmargs"):
         properties[key] = properties[key].replace("handlers/", f"{ROOT}/handlers/")
     (folder / "config.properties").write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
@@ -98,7 +99,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, write_toy_bundle: Any) -> 
     command = [sys.executable, "-c", program, "--port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     command += ["--config", str(folder / "config.properties"), "--models", str(folder / "models.yaml")]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log) as process:
-        service = Service(process, folder / "log", f"http://127.0.0.1:{ports.metrics}")
+        service = Service(process, folder / "log", Sockets.of(folder / "config.properties"))
         try:
             service.wait_until_serving()
             yield service

@@ -19,6 +19,7 @@ import yaml
 from ddpm_service.archive import pack
 from ddpm_service.torchserve.management import Management
 from ddpm_service.torchserve.server import Ports
+from ddpm_service.torchserve.sockets import Sockets
 from tests.k8s.pod import Cluster, Pod, one, render, tool
 
 pytestmark = pytest.mark.torchserve
@@ -164,7 +165,7 @@ def test_each_rule_is_evaluated_without_error(watched):
 
 def test_a_worker_that_dies_is_counted(watched):
     pod, prometheus = watched
-    served = Management(f"http://127.0.0.1:{pod.torchserve.management}").describe("toy")[0]
+    served = Management(Sockets.of(pod.config).management).describe("toy")[0]
     os.kill(served.workers[0].pid, signal.SIGKILL)
     prometheus.wait_for('ddpm_gateway_restarts_total{model="toy", version="1.0"} == 1')
     prometheus.wait_for("ddpm_gateway_ready == 0")

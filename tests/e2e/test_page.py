@@ -30,9 +30,9 @@ class House:
     """A `ddpm serve` that comes, goes and comes back at one address."""
 
     def __init__(self, folder: Path, archive: Path) -> None:
-        ports, front = Ports.free(), Ports.free()
+        front = Ports.free()
         self.url = f"http://127.0.0.1:{front.inference}/"
-        properties = read_properties(ROOT / "config.properties") | ports.settings() | {"model_store": str(folder)}
+        properties = read_properties(ROOT / "config.properties") | {"model_store": str(folder)}
         for key in ("metrics_config", "vmargs"):
             properties[key] = properties[key].replace("handlers/", f"{ROOT}/handlers/")
         config, models, tokens = folder / "config.properties", folder / "models.yaml", folder / "tokens"

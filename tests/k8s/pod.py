@@ -101,10 +101,9 @@ class Pod:
     """The container: `ddpm serve` as the deployment starts it, on ports of its own."""
 
     def __init__(self, cluster: Cluster, environment: dict[str, str]) -> None:
-        torchserve, front = Ports.free(), Ports.free()
+        front = Ports.free()
         self.url, self.metrics = f"http://127.0.0.1:{front.inference}", f"127.0.0.1:{front.metrics}"
-        self.torchserve = torchserve
-        properties = read_properties(ROOT / "config.properties") | torchserve.settings()
+        properties = read_properties(ROOT / "config.properties")
         for key in ("metrics_config", "vmargs"):
             properties[key] = properties[key].replace("handlers/", f"{ROOT}/handlers/")
         properties["model_store"] = str(cluster.store)

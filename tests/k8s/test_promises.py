@@ -350,6 +350,16 @@ def test_the_ingress_passes_streams_on_at_once_and_for_as_long_as_they_last():
             assert notes["proxy-body-size"] == f"{Settings().max_bytes // 2**20}m"
 
 
+def test_the_front_door_goes_by_the_names_of_its_ways_in():
+    hosts = Settings.read(config("overlays/cpu", "ddpm-settings")).hosts
+    ingresses = yaml.safe_load_all((ROOT / "k8s/examples/ingress.yaml").read_text())
+    public = {rule["host"] for ingress in ingresses for rule in ingress["spec"]["rules"]} - {"faces-grpc.example.com"}
+    routed = set(one(render("overlays/canary"), "HTTPRoute")["spec"]["hostnames"])
+    service = one(render("overlays/cpu"), "Service")["metadata"]
+    assert public | routed | {service["name"], f"{service['name']}.{service['namespace']}"} <= set(hosts)
+    assert {"*.svc", "*.svc.cluster.local"} <= set(hosts)
+
+
 def test_cloud_run_asks_the_same_probes_and_drains_within_its_ten_seconds():
     template = yaml.safe_load((ROOT / "k8s/cloudrun/service.yaml").read_text())["spec"]["template"]
     (container,) = template["spec"]["containers"]
@@ -359,6 +369,7 @@ def test_cloud_run_asks_the_same_probes_and_drains_within_its_ten_seconds():
     assert container["startupProbe"]["periodSeconds"] * container["startupProbe"]["failureThreshold"] <= 240
     settings = Settings.read({each["name"]: each["value"] for each in container["env"]})
     assert settings.drain_seconds < 10
+    assert "*.run.app" in settings.hosts
     assert container["ports"] == [{"name": "http1", "containerPort": 8000}]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert template["spec"]["containerConcurrency"] <= settings.max_open

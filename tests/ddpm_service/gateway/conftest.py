@@ -224,7 +224,7 @@ def open_house(tmp_path) -> Open:
     """Run a front door with these settings, and a file of tokens where some are given."""
 
     @asynccontextmanager
-    async def run(*, tokens: str | None = None, **settings: Any) -> AsyncIterator[House]:
+    async def run(*, tokens: str | None = None, host: str = "127.0.0.1", **settings: Any) -> AsyncIterator[House]:
         upstream = Upstream()
         application = web.Application(client_max_size=2**26)
         application.router.add_post("/predictions/{name}/{version}", upstream.answer)
@@ -249,7 +249,7 @@ def open_house(tmp_path) -> Open:
             if tokens is not None:
                 file.write_text(tokens)
             gate = Gate(backend, Limits(chosen), None if tokens is None else Tokens(file), Metrics())
-            door = Door(gate, board, chosen)
+            door = Door(gate, board, chosen, host)
             listener = Listener(create_app(door), "127.0.0.1", 0)
             await listener.start()
             stack.push_async_callback(listener.stop)

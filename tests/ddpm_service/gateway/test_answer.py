@@ -69,7 +69,7 @@ async def test_a_client_that_reads_nothing_is_left_and_little_is_kept_for_it(ope
         with socket.create_connection(("127.0.0.1", house.port)) as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.sendall(
-                b"POST /predictions/flood HTTP/1.1\r\nHost: x\r\nAccept: application/x-ndjson\r\n"
+                b"POST /predictions/flood HTTP/1.1\r\nHost: localhost\r\nAccept: application/x-ndjson\r\n"
                 b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
             )
             while not house.upstream.open:

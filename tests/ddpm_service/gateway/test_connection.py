@@ -15,7 +15,7 @@ from tests.ddpm_service.gateway.wire import hang_up, raw
 
 pytestmark = pytest.mark.anyio
 
-POST = b"POST /predictions/%s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+POST = b"POST /predictions/%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
 def is_held(house, port: int) -> bool:
@@ -86,7 +86,7 @@ async def test_who_asks_again_before_the_answer_and_leaves_is_seen_to_leave(hous
     _, writer = await asyncio.open_connection("127.0.0.1", house.port)
     writer.write(POST % b"silent" + b"Content-Length: 2\r\n\r\n{}")
     await until(lambda: house.upstream.open)
-    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await writer.drain()
     await hang_up(writer)
     await asyncio.wait_for(house.upstream.idle.wait(), 10)

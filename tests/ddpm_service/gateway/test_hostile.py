@@ -92,7 +92,7 @@ async def test_a_body_that_is_too_long_is_413(open_house, chunked):
 
 async def test_uploads_together_are_bounded(open_house):
     async with open_house(max_bytes=1000_000, max_upload_bytes=1500_000) as house:
-        head = b"POST /predictions/faces HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+        head = b"POST /predictions/faces HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
         _, writer = await asyncio.open_connection("127.0.0.1", house.port)
         writer.write(head + b"x" * 999_000)
         await asyncio.sleep(0.1)
@@ -120,7 +120,7 @@ async def test_a_body_that_would_take_seconds_to_parse_is_refused(house, media, 
 
 async def test_a_body_that_trickles_is_408(open_house):
     async with open_house(upload_seconds=0.3) as house:
-        head = b"POST /predictions/faces HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+        head = b"POST /predictions/faces HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
         status, _, body = await raw(house, head, *[b"x"] * 10, pause=0.05)
         assert (status, json.loads(body)["error"]["code"]) == (408, "upload_timeout")
         assert await house.door.gate.drain(5)
@@ -141,7 +141,8 @@ async def test_a_head_that_trickles_is_cut(house, monkeypatch):
 
 async def test_a_connection_is_kept_for_the_next_request(house):
     head = (
-        b"POST /predictions/faces HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+        b"POST /predictions/faces HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
     )
     reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
     for _ in range(3):
@@ -183,7 +184,7 @@ async def test_any_accept_header_is_answered_or_406(house, accept):
 
 async def test_a_length_that_lies_is_no_500(house):
     for length in (b"-5", b"x", b"99999999999999999999"):
-        head = b"POST /predictions/faces HTTP/1.1\r\nHost: x\r\nContent-Length: %s\r\n\r\n" % length
+        head = b"POST /predictions/faces HTTP/1.1\r\nHost: localhost\r\nContent-Length: %s\r\n\r\n" % length
         status, _, _ = await raw(house, head)
         assert status in {400, 413}
 
@@ -195,7 +196,7 @@ async def test_a_web_page_may_ask_only_from_a_listed_origin(open_house):
             async with house.client.options("/predictions/faces", headers=headers) as response:
                 assert (response.headers.get("Access-Control-Allow-Origin") == origin) == allowed
             async with house.client.post("/predictions/faces", headers={"Origin": origin}) as response:
-                assert response.status == 401
+                assert response.status == (401 if allowed else 403)
                 assert ("Access-Control-Allow-Origin" in response.headers) == allowed
 
 
