@@ -53,9 +53,12 @@ def shell(command: str, **environment: str) -> list[str]:
     return done.stdout.split()
 
 
-def serve_says(*arguments: str, **environment: str) -> tuple[int, str]:
-    command = [sys.executable, "-c", "from ddpm_service.cli import main; main()", "serve", *arguments]
+def container_says(*arguments: str, **environment: str) -> tuple[int, str]:
+    """The exit status and the words of the container's own command, with arguments, run here."""
+    tini, _, program, *words = json.loads(dict(last_stage())["ENTRYPOINT"])  # a shell would not pass signals on
+    assert tini.endswith("/tini")
     kept = {key: value for key, value in os.environ.items() if key not in ("PORT", "DDPM_TOKENS")}
+    command = [Path(sys.executable).with_name(program), *words, *arguments]
     done = subprocess.run(command, env=kept | environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
     return done.returncode, done.stderr
 
@@ -66,28 +69,27 @@ def test_hadolint_finds_nothing() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_every_stage_stands_on_debian_bookworm_slim() -> None:
-    names = set()
+def test_all_stages_stand_on_one_image_whose_python_runs_what_is_copied() -> None:
+    names = {}
     for source in given("FROM"):
         image, *alias = source.split(" AS ")
-        assert image in {"docker.io/library/debian:bookworm-slim", *names}
-        names.update(alias)
+        root = names.get(image, image)
+        names.update(dict.fromkeys(alias, root))
+        assert root == given("FROM")[0].split(" AS ")[0]
 
 
-def test_it_runs_as_another_user_from_the_exec_form() -> None:
+def test_it_never_runs_as_root() -> None:
     words = [word for word, _ in last_stage()]
-    arguments = dict(last_stage())
-    assert arguments["USER"] == "10001:10001"
+    user, _, group = dict(last_stage())["USER"].partition(":")
+    assert min(int(user), int(group)) > 0  # numbers, or Kubernetes could not tell
     assert "RUN" not in words[words.index("USER") :]
-    assert json.loads(arguments["ENTRYPOINT"]) == ["/usr/bin/tini", "--", "ddpm", "serve", "--host", "0.0.0.0"]
-    assert not given("CMD")
 
 
 def test_it_tells_the_ports_of_ddpm_serve_and_torchserve_stays_on_loopback() -> None:
     own = {signature(serve).parameters[name].default for name in ("port", "grpc_port", "metrics_port")}
     assert {int(port) for port in dict(last_stage())["EXPOSE"].split()} == own
     addresses = [value for key, value in read_properties(ROOT / "config.properties").items() if "address" in key]
-    assert len(addresses) == 5
+    assert addresses
     assert all(re.fullmatch(r"(http://)?127\.0\.0\.1(:\d+)?", address) for address in addresses)
 
 
@@ -105,7 +107,8 @@ def test_no_secret_is_named_but_those_lent_to_a_step() -> None:
 @pytest.mark.parametrize(("index", "told"), [(CPU, ["--index-url", CPU]), (CUDA, ["--index-url", CUDA]), ("", [])])
 def test_only_the_build_of_torch_differs_between_cpu_and_cuda(index: str, told: list[str]) -> None:
     said = shell(command_with(" torch"), TORCH_INDEX=index)
-    assert said == ["install", "--no-cache-dir", "--constraint", "constraints.txt", *told, "torch"]
+    assert [word for word in said if "index" in word or "://" in word] == told
+    assert said[-1] == "torch"
     assert f"TORCH_INDEX={CPU}" in given("ARG")
     assert sum("TORCH_INDEX" in rest for rest in given("RUN")) == 1
 
@@ -126,7 +129,7 @@ def test_other_packages_are_those_of_serving_and_no_others(tmp_path: Path) -> No
 
 def test_each_install_keeps_to_the_constraints() -> None:
     installs = [part for rest in given("RUN") for part in rest.split("&&") if "pip install" in part]
-    assert len(installs) == 3
+    assert installs
     assert all("--constraint constraints.txt" in part or "--no-deps" in part for part in installs)
 
 
@@ -158,33 +161,29 @@ def test_what_models_yaml_names_is_packed() -> None:
     assert {version.archive for version in models["faces-64"].versions.values()} <= packed
 
 
-def test_without_tokens_it_says_so_in_one_line() -> None:
-    status, said = serve_says("--host", "0.0.0.0")
-    assert status == 1
-    assert said == (
-        "ddpm serve: listening on 0.0.0.0 needs API tokens (--tokens or DDPM_TOKENS, a file), "
-        "or --insecure to do without\n"
-    )
+def test_without_tokens_it_does_not_start_and_says_what_to_do_in_one_line() -> None:
+    status, said = container_says()
+    (line,) = said.splitlines()
+    assert (status, "DDPM_TOKENS" in line, "--insecure" in line) == (1, True, True)
 
 
 def test_a_secret_that_is_not_mounted_is_named_in_one_line(tmp_path: Path) -> None:
-    status, said = serve_says("--host", "0.0.0.0", DDPM_TOKENS=str(tmp_path / "tokens"))
-    assert status == 1
-    assert said == f"ddpm serve: the tokens in {tmp_path / 'tokens'} cannot be read: FileNotFoundError\n"
+    status, said = container_says(DDPM_TOKENS=str(tmp_path / "tokens"))
+    (line,) = said.splitlines()
+    assert (status, str(tmp_path / "tokens") in line) == (1, True)
 
 
 def test_the_port_comes_from_the_environment() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server(("0.0.0.0", 0)) as taken:
         port = taken.getsockname()[1]
-        status, said = serve_says(PORT=str(port))
-    assert status == 1
-    assert said.startswith(f"ddpm serve: cannot listen on 127.0.0.1 port {port}: ")
+        status, said = container_says("--insecure", PORT=str(port))
+    (line,) = said.splitlines()[-1:]
+    assert (status, f"port {port}" in line) == (1, True)
 
 
 def test_a_port_that_is_none_is_wrong_usage() -> None:
-    status, said = serve_says(PORT="http")
-    assert status == 2
-    assert "'PORT'" in said
+    status, said = container_says(PORT="http")
+    assert (status, "'PORT'" in said) == (2, True)
 
 
 def test_the_engine_that_runs_builds_and_a_dead_one_does_not(tmp_path: Path) -> None:
@@ -194,7 +193,6 @@ def test_the_engine_that_runs_builds_and_a_dead_one_does_not(tmp_path: Path) -> 
     settings = {"PATH": f"{tmp_path}:/usr/bin:/bin", "IMAGE": "faces:1", "PIP_CONF": "/mine/pip.conf"}
     command = [ROOT / "scripts" / "image.sh", "build", "--build-arg", f"TORCH_INDEX={CUDA}"]
     done = subprocess.run(command, env=settings, capture_output=True, text=True)
-    assert done.stdout == (
-        f"podman build --file Dockerfile --tag faces:1 --secret id=pip_conf,src=/mine/pip.conf "
-        f"--build-arg TORCH_INDEX={CUDA} .\n"
-    )
+    words = done.stdout.split()
+    assert words[:2] == ["podman", "build"]
+    assert {"faces:1", "id=pip_conf,src=/mine/pip.conf", f"TORCH_INDEX={CUDA}"} <= set(words)

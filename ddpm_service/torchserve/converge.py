@@ -76,6 +76,7 @@ class Converger:
         for name in self._management.models():
             if name not in desired.models:
                 self._remove(name, self._management.describe(name), report)
+        self._forget(desired)
         return report
 
     def _apply_model(self, name: str, model: DesiredModel, report: Report) -> None:
@@ -101,6 +102,14 @@ class Converger:
         self._board.answer(name, model.default)
         unwanted = [served for served in self._management.describe(name) if served.version not in model.versions]
         self._remove(name, unwanted, report)
+
+    def _forget(self, desired: Desired) -> None:
+        """Take from the board what is neither wanted nor served: a version that failed to load and was given up."""
+        for name, model in self._board.models().items():
+            wanted = desired.models[name].versions if name in desired.models else {}
+            served = {each.version for each in self._management.describe(name)}
+            for version in model.versions.keys() - wanted.keys() - served:
+                self._board.remove(name, version)
 
     def _show(self, name: str, version: str, wish: DesiredVersion) -> None:
         """Put a version that is not known yet on the board, with what its archive tells once that is there."""

@@ -41,7 +41,7 @@ _LOG_CONFIG = re.compile(r"-Dlog4j\.configurationFile=(?P<file>\S+)")
 _ERROR = re.compile(r"[\w.]*(?:Error|Exception): .+")
 # Below those that a system hands to connections and to listeners at port 0 (Linux from 32768), so none is lost between
 # being found and being used; each is offered once, so two calls never return the same.
-_CANDIDATES = iter(random.SystemRandom().sample(range(20_000, 30_000), 10_000))
+CANDIDATES = iter(random.SystemRandom().sample(range(20_000, 30_000), 10_000))
 
 
 class TorchServeError(ServiceError):
@@ -50,7 +50,7 @@ class TorchServeError(ServiceError):
 
 def free_port() -> int:
     """A port that nobody listens on now, and that stays free until it is asked for by number."""
-    return next(port for port in _CANDIDATES if _is_free(port))
+    return next(port for port in CANDIDATES if _is_free(port))
 
 
 def _is_free(port: int) -> bool:

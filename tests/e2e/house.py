@@ -78,12 +78,18 @@ class House:
         folder: for all its files.
         make: writes the archive of version 1.0 into a model store; without it a toy's is written.
         environment: settings of the front door.
+        patience: seconds of failed restarts after which TorchServe gives a worker of a toy up.
     """
 
     def __init__(
-        self, folder: Path, make: Callable[[Path], object] | None = None, environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        make: Callable[[Path], object] | None = None,
+        environment: Mapping[str, str] | None = None,
+        *,
+        patience: int = 60,
     ) -> None:
-        self.folder, self.models = folder, folder / "models.yaml"
+        self.folder, self.models, self.patience = folder, folder / "models.yaml", patience
         self.broken = folder / "broken"
         self.store = folder / "store"
         self.store.mkdir()
@@ -117,7 +123,7 @@ class House:
     def make(self, version: str, handler: str = HANDLER) -> None:
         model = {"modelName": "a", "modelVersion": version, "handler": "toy.py", "configFile": "model-config.yaml"}
         settings = (ROOT / "handlers" / "model-config.yaml").read_text()
-        settings = settings.replace("maxRetryTimeoutInSec: 60", "maxRetryTimeoutInSec: 5")
+        settings = settings.replace("maxRetryTimeoutInSec: 60", f"maxRetryTimeoutInSec: {self.patience}")
         bundle = {"name": "a", "version": version, "image_size": 1, "channels": 3}
         with zipfile.ZipFile(self.store / f"a_{version}.mar", "w") as archive:
             archive.writestr("MAR-INF/MANIFEST.json", json.dumps({"runtime": "python", "model": model}))

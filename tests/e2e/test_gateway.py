@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -17,9 +18,29 @@ from tests.e2e.house import House, events
 pytestmark = pytest.mark.torchserve
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> Iterator[House]:
+    # No heartbeat comes before 5 s, so one that was sent shows that a stream was silent for so long.
+    folder = tmp_path_factory.mktemp("shared")
+    with House(folder, environment={"DDPM_HEARTBEAT_SECONDS": "5"}).running() as house:
+        yield house
+
+
 @pytest.fixture
-def house(request, tmp_path):
-    with House(tmp_path, environment=getattr(request, "param", None)).running() as house:
+def house(shared: House) -> House:
+    """A service of version 1.0, whatever the test before it has made of it."""
+    shared.want("1.0", "1.0")
+    shared.wait("/v1/models/a", default_version="1.0")
+    for version in ("2.0", "3.0"):
+        shared.wait(f"/v1/models/a/versions/{version}", 404)
+    shared.wait("/readyz")
+    return shared
+
+
+@pytest.fixture
+def ending(tmp_path) -> Iterator[House]:
+    """A service that the test ends."""
+    with House(tmp_path).running() as house:
         yield house
 
 
@@ -67,7 +88,6 @@ def test_more_clients_than_places_are_refused_and_every_other_one_is_answered(ho
 
 
 @pytest.mark.parametrize("kill", [kill_worker, kill_torchserve])
-@pytest.mark.parametrize("house", [{"DDPM_HEARTBEAT_SECONDS": "5"}], indirect=True)
 def test_what_dies_ends_its_requests_by_an_error_and_comes_back(house, kill):
     streams = [house.stream(5000).iter_lines() for _ in range(3)]
     for lines in streams:
@@ -152,35 +172,36 @@ def test_a_version_that_is_told_to_go_first_ends_its_streams(house, words, leave
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_stop_it_finishes_what_runs_refuses_the_rest_and_leaves_nothing(house, number):
-    family = house.descendants()
-    answer = house.stream(100)
+def test_told_to_stop_it_finishes_what_runs_refuses_the_rest_and_leaves_nothing(ending, number):
+    family = ending.descendants()
+    answer = ending.stream(100)
     lines = answer.iter_lines()
     assert parse_event(next(lines)).event == "started"
-    house.process.send_signal(number)
-    house.wait("/readyz", 503, status="stopping")
-    refused = house.generate()
+    ending.process.send_signal(number)
+    ending.wait("/readyz", 503, status="stopping")
+    refused = ending.generate()
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
     assert parse_event(list(lines)[-1]).event == "end"
-    assert house.process.wait(60) == 0
+    assert ending.process.wait(60) == 0
     assert alive(family) == []
 
 
-def test_told_twice_it_cuts_what_runs(house):
-    family = house.descendants()
-    answer = house.stream(50_000)
+def test_told_twice_it_cuts_what_runs(ending):
+    family = ending.descendants()
+    answer = ending.stream(50_000)
     lines = answer.iter_lines()
     assert parse_event(next(lines)).event == "started"
-    house.process.send_signal(signal.SIGTERM)
-    house.wait("/readyz", 503, status="stopping")
-    house.process.send_signal(signal.SIGTERM)
+    ending.process.send_signal(signal.SIGTERM)
+    ending.wait("/readyz", 503, status="stopping")
+    ending.process.send_signal(signal.SIGTERM)
     assert parse_event(list(lines)[-1]).event == "error"
-    assert house.process.wait(60) == 0
+    assert ending.process.wait(60) == 0
     assert alive(family) == []
 
 
-def test_what_has_failed_for_good_ends_the_process(house):
-    house.broken.touch()
-    kill_worker(house)
-    assert house.process.wait(120) == 1
-    assert "its worker has failed for good: ValueError: broken weights" in house.said
+def test_what_has_failed_for_good_ends_the_process(tmp_path):
+    with House(tmp_path, patience=5).running() as house:
+        house.broken.touch()
+        kill_worker(house)
+        assert house.process.wait(120) == 1
+        assert "its worker has failed for good: ValueError: broken weights" in house.said

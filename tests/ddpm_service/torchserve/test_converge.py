@@ -46,3 +46,13 @@ def test_an_archive_that_comes_late_is_shown_with_what_it_tells(tmp_path: Path) 
     assert not converger.apply(both).failed
     shown = board.models()["a"].versions["2.0"]
     assert (shown.state, shown.manifest["version"]) == (State.READY, "2.0")
+
+
+def test_a_version_that_failed_and_is_not_wanted_any_more_is_forgotten(tmp_path: Path) -> None:
+    board = Board()
+    converger = Converger(Memory("1.0"), "", tmp_path, board=board)
+    assert ("a", "2.0") in converger.apply(wanted("1.0", "2.0")).failed
+
+    converger.apply(wanted("1.0"))
+
+    assert board.models()["a"].versions.keys() == {"1.0"}
