@@ -71,15 +71,15 @@ class GenerateRequest(BaseModel):
         description="auto with a selfie, none without",
     )
     resemblance: Number | None = Field(None, ge=0, le=1, description="0 celebrity-like … 1 like the selfie; by mode")
-    sampler: Sampler = Field(
-        default_factory=lambda given: Sampler.DDIM if given["mode"] is Mode.PIXEL else Sampler.DPMPP_2M,
-        description="dpmpp_2m; with mode pixel ddim",
-    )
+    sampler: Sampler | None = Field(None, description="by mode: ddpm, unguided dpmpp_2m, with mode pixel ddim")
     num_inference_steps: Integer | None = Field(
         None, ge=1, description="network calls, at most the start level; by mode"
     )
     eta: Number = Field(0.0, ge=0, le=1, description="noise added back on the way, for the sampler ddim")
     guidance_loss_scale: Number = Field(S0_SCALE, ge=0, le=1000, description="strength of the mode pixel")
+    guide: Number | None = Field(
+        None, ge=1, le=3, description="how far a worse network pushes to whole faces; 1 = not; by model"
+    )
     seed: Integer = Field(-1, ge=-1, le=MAX_SEED, description="-1 = random, reported; image i uses seed + i")
     align: Alignment = Field(Align.AUTO, description="how the face is brought into place")
     face: Integer | None = Field(None, ge=0, description="index into the faces found; absent = the largest")
@@ -98,7 +98,7 @@ class GenerateRequest(BaseModel):
     def _consistent(self) -> Self:
         if self.image is None:
             self._needs_no_image()
-        if self.mode is Mode.PIXEL and self.sampler is not Sampler.DDIM:
+        if self.mode is Mode.PIXEL and self.sampler not in (None, Sampler.DDIM):
             raise _conflict("sampler", self.sampler, "mode pixel works with the sampler ddim only", "ddim")
         if self.mode in {Mode.NONE, Mode.PIXEL} and self.resemblance is not None:
             curve = "auto, faithful, likeness, celebrity"
@@ -107,8 +107,11 @@ class GenerateRequest(BaseModel):
             given = self.guidance_loss_scale
             raise _conflict("guidance_loss_scale", given, f"mode {self.mode} does not use it", "mode pixel")
         if self.eta != 0.0 and (self.sampler is not Sampler.DDIM or self.mode is Mode.PIXEL):
-            user = "mode pixel" if self.mode is Mode.PIXEL else f"the sampler {self.sampler}"
+            usual = f"mode {self.mode}" if self.sampler is None else f"the sampler {self.sampler}"
+            user = "mode pixel" if self.mode is Mode.PIXEL else usual
             raise _conflict("eta", self.eta, f"{user} has none", "0, or the sampler ddim in another mode")
+        if self.mode is Mode.PIXEL and self.guide not in (None, 1):
+            raise _conflict("guide", self.guide, "mode pixel is not pushed by a guide", "1, or another mode")
         if self.best_of < self.num_images:
             raise refused("out_of_range", "best_of", self.best_of, f"{self.num_images}..{MAX_IMAGES}")
         if self.mode is Mode.NONE and self.best_of > self.num_images:

@@ -3,6 +3,7 @@
 faces-64/1.0/
   model_index.json  unet/{config.json, *.safetensors}  scheduler/scheduler_config.json
   bundle.json  README.md
+  guide/{config.json, *.safetensors}   where it has a worse network to be guided by
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -29,6 +31,8 @@ from ddpm_core.whole import write_whole
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 UNET_CONFIG = "unet/config.json"
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
+GUIDE_WEIGHTS = "guide/diffusion_pytorch_model.safetensors"
+GUIDE_CONFIG = "guide/config.json"
 MODEL_INDEX = "model_index.json"
 MANIFEST = "bundle.json"
 
@@ -75,6 +79,20 @@ class Statistics(BaseModel):
     tone: Tone | None = None
 
 
+class Guide(BaseModel):
+    """How far the bundle's guide pushes, and where: w, and the lowest and highest σ at a 256 px side."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    weight: float = Field(ge=1, le=3)
+    interval: tuple[Annotated[float, Field(ge=0)], float]
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if not self.interval[0] < self.interval[1]:
+            raise ValueError(f"interval {list(self.interval)} must rise from its lowest to its highest σ")
+        return self
+
+
 class Manifest(BaseModel):
     """The contents of `bundle.json`."""
 
@@ -89,6 +107,7 @@ class Manifest(BaseModel):
     weights: Literal["ema", "raw"] = "ema"
     defaults: SamplingDefaults = SamplingDefaults()
     network: NetworkCode | None = None
+    guide: Guide | None = None
     statistics: Statistics = Statistics()
     provenance: dict[str, Any] = {}
     figures: dict[str, Any] = {}
@@ -129,12 +148,32 @@ class Bundle:
         fit_weights(network, weights, self.path)
         return network
 
-    def denoiser(self, network: nn.Module, device: torch.device, dtype: torch.dtype) -> Denoiser:
-        """Give what predicts clean images by its network, made ready on `device` in `dtype`."""
-        manifest = self.manifest
-        return Denoiser(
-            network, self.schedule, manifest.prediction_type, patch=manifest.patch, device=device, dtype=dtype
-        )
+    def load_guide(self) -> nn.Module | None:
+        """Read the guide's network in float32, or give None where there is none; `load_network` checks its sums.
+
+        Raises:
+            InvalidInput: as for `load_network`, or a guide that does not fit the network.
+        """
+        if self.manifest.guide is None:
+            return None
+        config = _json(self.path / GUIDE_CONFIG)
+        wanted = self.manifest.channels * self.manifest.patch**2
+        if (given := _channels(config)) != wanted:
+            raise _broken(self.path, f"its guide works on {given} channels and its network on {wanted}")
+        network = build_network(config)
+        fit_weights(network, load_file(_existing(self.path / GUIDE_WEIGHTS)), self.path / "guide")
+        return network
+
+    def denoiser(
+        self, network: nn.Module, device: torch.device, dtype: torch.dtype, guide: nn.Module | None = None
+    ) -> Denoiser:
+        """Give what predicts clean images by its network and its guide, both made ready on `device` in `dtype`."""
+
+        def around(network: nn.Module, guide: Denoiser | None = None) -> Denoiser:
+            prediction, patch = self.manifest.prediction_type, self.manifest.patch
+            return Denoiser(network, self.schedule, prediction, patch=patch, device=device, dtype=dtype, guide=guide)
+
+        return around(network, None if guide is None else around(guide))
 
     def _code(self) -> tuple[Path, str] | None:
         code = self.manifest.network
@@ -207,6 +246,34 @@ def write_bundle(
     manifest = manifest.model_copy(update={"checksums": {name: sha256(path / name) for name in files}})
     _write_json(path / MANIFEST, manifest.model_dump(mode="json", exclude_none=True))
     write_whole(path / "README.md", readme)
+    return read_bundle(path)
+
+
+def add_guide(path: Path, source: Path, guide: Guide) -> Bundle:
+    """Give a bundle the network of another one as its guide, in 16 bit.
+
+    Args:
+        path: the bundle; its `bundle.json` is written again.
+        source: a worse model of the same kind: an earlier checkpoint of the same run, or a smaller network.
+        guide: how far it pushes, and where.
+
+    Raises:
+        InvalidInput: a model of another kind, by what sets it apart; or a bundle that is not usable.
+    """
+    bundle, worse = read_bundle(path), read_bundle(source)
+    for name in ("image_size", "channels", "patch", "prediction_type"):
+        ours, theirs = getattr(bundle.manifest, name), getattr(worse.manifest, name)
+        if ours != theirs:
+            raise _no_guide(source, f"its {name} is {theirs}", f"{name} {ours}")
+    if worse.manifest.network is not None:
+        raise _no_guide(source, "it brings its own code", "UNet2DModel or AttentionUNet")
+    if not np.array_equal(bundle.schedule.alpha_bar, worse.schedule.alpha_bar):
+        raise _no_guide(source, "its noise schedule is another", f"the schedule of {path}")
+    _write_json(path / GUIDE_CONFIG, _json(source / UNET_CONFIG))
+    save_file(worse.load_network().half().state_dict(), path / GUIDE_WEIGHTS)
+    sums = {name: sha256(path / name) for name in (GUIDE_CONFIG, GUIDE_WEIGHTS)}
+    manifest = bundle.manifest.model_copy(update={"guide": guide, "checksums": {**bundle.manifest.checksums, **sums}})
+    _write_json(path / MANIFEST, manifest.model_dump(mode="json", exclude_none=True))
     return read_bundle(path)
 
 
@@ -287,6 +354,16 @@ def _class_of(file: Path, name: str) -> type[nn.Module]:
     sys.modules[spec.name] = module  # dataclasses and pickling look their module up
     spec.loader.exec_module(module)
     return getattr(module, name)  # type: ignore[no-any-return]
+
+
+def _channels(config: Mapping[str, Any]) -> Any:
+    """Give the channels that a network of this config works on: the two classes name them differently."""
+    return config.get("in_channels", config.get("channels", 3))
+
+
+def _no_guide(source: Path, why: str, allowed: str) -> InvalidInput:
+    message = f"{source} cannot guide this model: {why}; it takes {allowed}."
+    return InvalidInput("bad_guide", message, field="guide", given=str(source), allowed=allowed)
 
 
 def _existing(path: Path) -> Path:

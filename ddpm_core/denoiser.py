@@ -37,6 +37,7 @@ class Denoiser:
         patch: side of the pixel blocks that the network sees as channels (pixel-unshuffle); 1 for none.
         device: where the network is.
         dtype: the network's own precision; the arithmetic around it stays in float32.
+        guide: a worse denoiser of the same schedule, for autoguidance; calling the denoiser does not use it.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Denoiser:
         patch: int = 1,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        guide: Denoiser | None = None,
     ) -> None:
         self.schedule = schedule
         self.prediction = prediction
@@ -55,6 +57,7 @@ class Denoiser:
         self.device = torch.device(device)
         self.dtype = dtype
         self.network = network
+        self.guide = guide
         self._alpha_bar = torch.tensor(schedule.alpha_bar, dtype=torch.float64)
 
     def __call__(self, x: Tensor, level: Tensor) -> Tensor:
@@ -70,6 +73,16 @@ class Denoiser:
             case Prediction.SAMPLE:
                 r = out
         return _without_grid(r, self.patch) if self.patch > 1 else r
+
+    def guided_by(self, x: Tensor, level: Tensor) -> Tensor:
+        """Give the guide's r from x (B, C, H, W) at level (B,).
+
+        Raises:
+            ValueError: there is no guide.
+        """
+        if self.guide is None:
+            raise ValueError("the table asks for a guide, and the denoiser has none")
+        return self.guide(x, level)
 
     def predict(self, x: Tensor, level: Tensor) -> Tensor:
         """Give the network's own output, in x's dtype: ε, v or x0 by `prediction`. Shape of x."""

@@ -13,19 +13,20 @@ import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ddpm_core import events
 from ddpm_core.denoiser import Denoiser
 from ddpm_core.errors import InvalidInput
 from ddpm_core.events import Event
+from ddpm_core.pace import out_of_memory
 from ddpm_core.pixels import to_pixels
 from ddpm_core.plan import Plan
 from ddpm_core.ranking import best
 from ddpm_core.sampling import SampleState, advance
-from ddpm_core.timing import in_turn
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class _Job:
     num_images: int
     preview_every: int
     admitted: float
+    cost: NDArray[np.float64]  # (calls,), of one image
     position: int = -1  # last reported place in the queue
     started: float = math.inf
     states: list[SampleState] = field(default_factory=list)  # empty until started
@@ -59,8 +61,12 @@ class _Job:
         return len(self.plan.seeds)
 
     @property
-    def work_left(self) -> int:
-        return (self.plan.calls - self.step) * self.rows
+    def work_done(self) -> float:
+        return float(self.cost[: self.step].sum()) * self.rows
+
+    @property
+    def work_left(self) -> float:
+        return float(self.cost[self.step :].sum()) * self.rows
 
 
 class StepEngine:
@@ -70,8 +76,9 @@ class StepEngine:
         denoiser: the network.
         max_rows: images in one network call; halved for good when memory runs out.
         seconds_per_row: first estimate of a network call's time per image; corrected while running.
+        guide_cost: a call of the guide, in calls of the network.
         capacity: open requests; one more is refused with `Busy`.
-        max_work: network calls × images that one request may ask for.
+        max_work: work that one request may ask for: network calls × images, guided ones at what they cost.
         clock: seconds, monotonic.
     """
 
@@ -81,6 +88,7 @@ class StepEngine:
         *,
         max_rows: int,
         seconds_per_row: float = 0.01,
+        guide_cost: float = 0.0,
         capacity: int = 64,
         max_work: int = 8000,
         clock: Callable[[], float] = time.monotonic,
@@ -88,6 +96,7 @@ class StepEngine:
         self.denoiser = denoiser
         self.max_rows = max_rows
         self.seconds_per_row = seconds_per_row
+        self.guide_cost = guide_cost
         self.capacity = capacity
         self.max_work = max_work
         self._clock = clock
@@ -131,18 +140,21 @@ class StepEngine:
         if request_id in self._jobs:
             raise ValueError("this request is open already")
         limit = self.max_work if max_work is None else min(max_work, self.max_work)
-        if plan.work > limit:
+        cost = plan.cost(self.guide_cost)
+        work = math.ceil(cost.sum() * len(plan.seeds))
+        if work > limit:
+            pushed = " with a guide" if plan.table.guide.any() else ""
             raise InvalidInput(
                 "too_much_work",
-                f"{len(plan.seeds)} images of {plan.calls} network calls are {plan.work} calls, about "
-                f"{plan.work * self.seconds_per_row:.0f} s; at most {limit} calls are allowed in one request. "
+                f"{len(plan.seeds)} images of {plan.calls} network calls{pushed} are the work of {work} calls, about "
+                f"{work * self.seconds_per_row:.0f} s; at most {limit} calls are allowed in one request. "
                 "Ask for fewer images or steps.",
                 field="num_inference_steps",
                 given=plan.calls,
                 allowed=f"num_images × num_inference_steps ≤ {limit}",
             )
         self.check_room()
-        self._jobs[request_id] = _Job(plan, num_images or len(plan.seeds), preview_every, self._clock())
+        self._jobs[request_id] = _Job(plan, num_images or len(plan.seeds), preview_every, self._clock(), cost)
 
     def check_room(self) -> None:
         """Raise `Busy` if the engine is full."""
@@ -166,13 +178,14 @@ class StepEngine:
             return happened
         jobs = [self._jobs[request_id] for request_id in chosen]
         states = [state for job in jobs for state in job.states]
+        work = sum(job.cost[job.step] * job.rows for job in jobs)
         begin = self._clock()
         outcomes = [
             outcome
             for first in range(0, len(states), self.max_rows)
             for outcome in self._advance(states[first : first + self.max_rows])
         ]
-        self._learn((self._clock() - begin) / len(states))
+        self._learn((self._clock() - begin) / float(work))
         for request_id, job in zip(chosen, jobs, strict=True):
             mine, outcomes = outcomes[: job.rows], outcomes[job.rows :]
             happened += [(request_id, event) for event in self._settle(request_id, job, mine)]
@@ -224,7 +237,7 @@ class StepEngine:
             if len(states) == 1:
                 traceback.clear_frames(error.__traceback__)  # the error is kept a while, what it computed is not
                 return [error]
-            if _out_of_memory(error):
+            if out_of_memory(error):
                 self.max_rows = min(self.max_rows, len(states) // 2)
                 log.warning(
                     "out of memory with %d images in a call; from now on at most %d", len(states), self.max_rows
@@ -249,7 +262,7 @@ class StepEngine:
         now = self._clock()
         left = job.plan.calls - job.step
         happened: list[Event] = [
-            events.Progress(job.step, job.plan.calls, round((now - job.started) / job.step * left, 3))
+            events.Progress(job.step, job.plan.calls, round((now - job.started) / job.work_done * job.work_left, 3))
         ]
         if left and job.preview_every and job.step % job.preview_every == 0:
             happened += [
@@ -276,45 +289,6 @@ def _failed(error: Exception) -> events.Failed:
     # The kind and the place of the error, not its words: they may quote what was computed.
     place = traceback.extract_tb(error.__traceback__)[-1:]
     log.error("a request failed: %s in %s", type(error).__name__, [f"{f.name}:{f.lineno}" for f in place])
-    if _out_of_memory(error):
+    if out_of_memory(error):
         return events.Failed("out_of_memory", "The device has too little memory for even one image.")
     return events.Failed("generation_failed", "The model failed on this request; it may be tried again.")
-
-
-@torch.inference_mode()
-def measure_max_rows(denoiser: Denoiser, shape: tuple[int, int, int], *, most: int = 64) -> tuple[int, float]:
-    """Find the smallest batch whose time per row is within 10 % of the best, and that time.
-
-    Args:
-        denoiser: the network.
-        shape: (C, H, W) of an image.
-        most: largest batch to try.
-
-    Returns:
-        Rows, and seconds per row. Memory that runs out ends the search.
-    """
-    times: dict[int, float] = {}
-    rows = 1
-    while rows <= most:
-        x = torch.randn(rows, *shape, device=denoiser.device)
-        level = torch.full((rows,), denoiser.schedule.num_levels // 2, device=denoiser.device)
-        try:
-            (seconds,) = in_turn([partial(denoiser, x, level)], 6, budget=2.0)
-            times[rows] = min(seconds) / rows
-        except Exception as error:
-            if rows == 1 or not _out_of_memory(error):
-                raise
-            break
-        if times[rows] > 0.97 * min(list(times.values())[:-1], default=math.inf):
-            break  # larger calls no longer pay
-        rows *= 2
-    fastest = min(times.values())
-    chosen = min(rows for rows, seconds in times.items() if seconds <= 1.1 * fastest)
-    return chosen, times[chosen]
-
-
-def _out_of_memory(error: Exception) -> bool:
-    words = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in words or "can't allocate memory" in words)
-    )

@@ -123,4 +123,11 @@ def load(
     patch = manifest.patch
     example = torch.randn(2, manifest.channels * patch**2, manifest.image_size // patch, manifest.image_size // patch)
     precision = _DTYPES[dtype] if dtype else fastest_dtype(network, example, where)
-    return Pipeline(bundle, bundle.denoiser(make_ready(network, where, precision), where, precision), finder)
+    guide = bundle.load_guide()
+    denoiser = bundle.denoiser(
+        make_ready(network, where, precision),
+        where,
+        precision,
+        guide=None if guide is None else make_ready(guide, where, precision),
+    )
+    return Pipeline(bundle, denoiser, finder)

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ddpm_core.bundle import Bundle
@@ -31,6 +32,7 @@ RANGES = {
     "resemblance": (0, 1),
     "eta": (0, 1),
     "guidance_loss_scale": (0, 1000),
+    "guide": (1, 3),
 }
 """What may be asked for, both ends included."""
 
@@ -89,6 +91,14 @@ class Plan:
         """Network calls of all images."""
         return self.calls * len(self.seeds)
 
+    def cost(self, guide_cost: float) -> NDArray[np.float64]:
+        """Give what each call of one image costs, (calls,), in calls of the network alone.
+
+        Args:
+            guide_cost: a call of the guide, in calls of the network.
+        """
+        return np.where(self.table.guide == 0, 1.0, 1.0 + guide_cost)
+
     def start(self) -> list[SampleState]:
         """Give every image before its first call: noise, or the noised target (SDEdit, Meng et al. 2022)."""
         return [SampleState(self.table, seed, self._first(seed), target=self.target) for seed in self.seeds]
@@ -112,6 +122,7 @@ class _Asked:
     num_inference_steps: int | None
     eta: float
     guidance_loss_scale: float
+    guide: float | None
     judgement: Judgement
 
     def calls(self, default: int) -> int:
@@ -136,6 +147,7 @@ def make_plan(
     num_inference_steps: int | None = None,
     eta: float = 0.0,
     guidance_loss_scale: float = PIXEL_LOSS_SCALE,
+    guide: float | None = None,
     seed: int = -1,
     judgement: Judgement = _UNJUDGED,
 ) -> Plan:
@@ -148,10 +160,11 @@ def make_plan(
         mode: `auto` with a target and `none` without, unless said.
         resemblance: 0..1; the mode's own unless said. Not with `pixel` and `none`.
         point: low-pass guidance anywhere, in place of `resemblance`; for measurements.
-        sampler: `dpmpp_2m` unless said; `pixel` is DDIM.
+        sampler: `ddpm` with a target and `dpmpp_2m` without, unless said; `pixel` is DDIM.
         num_inference_steps: network calls, 1..start level; by mode unless said.
         eta: 0..1, for `ddim`.
         guidance_loss_scale: ≥ 0, for `pixel`.
+        guide: w of autoguidance, 1..3; 1 for none; the bundle's own unless said. Not with `pixel`.
         seed: 0..2³²−1, or −1 for a random one.
         judgement: what `Pipeline.judge` said of the target; `auto` chooses by it.
 
@@ -159,7 +172,12 @@ def make_plan(
         InvalidInput: a value outside its range, or a mode that needs a target and has none.
     """
     _check_ranges(
-        num_images=num_images, seed=seed, resemblance=resemblance, eta=eta, guidance_loss_scale=guidance_loss_scale
+        num_images=num_images,
+        seed=seed,
+        resemblance=resemblance,
+        eta=eta,
+        guidance_loss_scale=guidance_loss_scale,
+        guide=guide,
     )
     if point is not None and resemblance is not None:
         raise ValueError("resemblance and point exclude each other")
@@ -176,6 +194,7 @@ def make_plan(
         num_inference_steps=num_inference_steps,
         eta=eta,
         guidance_loss_scale=guidance_loss_scale,
+        guide=guide,
         judgement=judgement,
     )
     if asked.mode is Mode.NONE:
@@ -194,8 +213,8 @@ def _unguided(bundle: Bundle, asked: _Asked) -> Plan:
     schedule = bundle.schedule
     sampler = asked.sampler or Sampler.DPMPP_2M
     levels = schedule.karras(schedule.num_levels, asked.calls(bundle.manifest.defaults.num_inference_steps))
-    table = build(sampler, schedule, levels, eta=asked.eta)
-    parameters = asked.parameters(Mode.NONE, table, sampler=str(sampler), eta=asked.eta)
+    table, strength = _pushed(bundle, build(sampler, schedule, levels, eta=asked.eta), asked)
+    parameters = asked.parameters(Mode.NONE, table, sampler=str(sampler), eta=asked.eta, **strength)
     return Plan(table, asked.seeds, bundle.shape, None, parameters)
 
 
@@ -205,6 +224,10 @@ def _pixel(bundle: Bundle, asked: _Asked, target: Tensor) -> Plan:
     if asked.sampler not in (None, Sampler.DDIM):
         raise InvalidInput(
             "conflict", "Mode pixel samples with ddim only.", field="sampler", given=str(asked.sampler), allowed="ddim"
+        )
+    if asked.guide not in (None, 1):
+        raise InvalidInput(
+            "conflict", "Mode pixel is not pushed by a guide.", field="guide", given=asked.guide, allowed="1"
         )
     scale, schedule = asked.guidance_loss_scale, bundle.schedule
     table = ddim_raw(schedule, schedule.leading(asked.calls(PIXEL_CALLS)))
@@ -227,9 +250,9 @@ def _low_pass(bundle: Bundle, asked: _Asked, target: Tensor) -> Plan:
         named = _FACELESS if is_faceless else RESEMBLANCE.get(mode)
         place["resemblance"] = named if asked.resemblance is None else asked.resemblance
         point = curve(place["resemblance"])
-    sampler = asked.sampler or Sampler.DPMPP_2M
-    table = _low_pass_table(bundle, point, sampler, asked)
-    parameters = asked.parameters(mode, table, **place, sampler=str(sampler), eta=asked.eta)
+    sampler = asked.sampler or Sampler.DDPM  # fresh noise at every call washes errors out: docs/decisions.md
+    table, strength = _pushed(bundle, _low_pass_table(bundle, point, sampler, asked), asked)
+    parameters = asked.parameters(mode, table, **place, sampler=str(sampler), eta=asked.eta, **strength)
     alpha_bar = float(bundle.schedule.alpha_bar[table.levels[0]])
     return Plan(table, asked.seeds, bundle.shape, target, parameters, warnings, alpha_bar)
 
@@ -250,6 +273,20 @@ def _low_pass_table(bundle: Bundle, point: CurvePoint, sampler: Sampler, asked: 
         chroma=np.full(n, point.chroma),
         apart=np.full(n, point.apart),
     )
+
+
+def _pushed(bundle: Bundle, table: StepTable, asked: _Asked) -> tuple[StepTable, dict[str, float]]:
+    """Let the bundle's guide push inside its interval of σ; say how far, where there is a guide."""
+    guide = bundle.manifest.guide
+    if guide is None:
+        if asked.guide not in (None, 1):
+            message = f"{bundle.manifest.name} has no guide that could push by {asked.guide:g}."
+            raise InvalidInput("no_guide", message, field="guide", given=asked.guide, allowed="1")
+        return table, {}
+    weight = guide.weight if asked.guide is None else asked.guide
+    sigma = bundle.schedule.sigma_256(bundle.manifest.image_size)[table.levels[:-1]]
+    low, high = guide.interval
+    return replace(table, guide=np.where((low <= sigma) & (sigma <= high), weight - 1, 0.0)), {"guide": weight}
 
 
 def _settle(asked: _Asked) -> tuple[Mode, tuple[tuple[str, str], ...]]:

@@ -163,10 +163,11 @@ class Handler:
             num_images=request.best_of,
             mode=str(request.mode),
             resemblance=request.resemblance,
-            sampler=str(request.sampler),
+            sampler=request.sampler,
             num_inference_steps=request.num_inference_steps,
             eta=request.eta,
             guidance_loss_scale=request.guidance_loss_scale,
+            guide=request.guide,
             seed=request.seed,
             judgement=Judgement() if aim is None or request.mode is Mode.NONE else self.pipeline.judge(aim),
         )

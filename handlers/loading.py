@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from ddpm_core import events, load
-from ddpm_core.engine import StepEngine, measure_max_rows
+from ddpm_core.engine import StepEngine
+from ddpm_core.pace import measure_guide_cost, measure_max_rows
 from ddpm_core.pipeline import Pipeline
 from ddpm_core.plan import make_plan
 from handlers.cores import available_cores
@@ -43,17 +44,19 @@ def load_engine(bundle: Path, gpu: int | None, settings: Settings) -> tuple[Pipe
         raise RuntimeError(" ".join(str(error).split())) from None
     denoiser = pipeline.denoiser
     max_rows, seconds_per_row = measure_max_rows(denoiser, pipeline.bundle.shape)
+    guide_cost = measure_guide_cost(denoiser, pipeline.bundle.shape, max_rows)
     engine = StepEngine(
         denoiser,
         max_rows=max_rows,
         seconds_per_row=seconds_per_row,
+        guide_cost=guide_cost,
         capacity=settings.capacity,
         max_work=settings.max_work,
     )
     _make_an_image(pipeline, engine)
     manifest = pipeline.bundle.manifest
     log.info(
-        "%s %s: %s, %d threads, %s, %d images a call, %.1f ms each, loaded in %.1f s",
+        "%s %s: %s, %d threads, %s, %d images a call, %.1f ms each%s, loaded in %.1f s",
         manifest.name,
         manifest.version,
         denoiser.device,
@@ -61,6 +64,7 @@ def load_engine(bundle: Path, gpu: int | None, settings: Settings) -> tuple[Pipe
         str(denoiser.dtype).removeprefix("torch."),
         max_rows,
         1000 * seconds_per_row,
+        f" and {1000 * seconds_per_row * guide_cost:.1f} ms of its guide" if guide_cost else "",
         time.monotonic() - begin,
     )
     return pipeline, engine

@@ -29,7 +29,8 @@ CORE = {
     "tone": {"bundle", "guidance"},
     "plan": {"bundle", "curve", "errors", "gate", "pixels", "sampling", "tone"},
     "ranking": {"denoiser", "gate", "guidance"},
-    "engine": {"denoiser", "errors", "events", "pixels", "plan", "ranking", "sampling", "timing"},
+    "pace": {"denoiser", "timing"},
+    "engine": {"denoiser", "errors", "events", "pace", "pixels", "plan", "ranking", "sampling"},
     "pipeline": {"bundle", "denoiser", "errors", "faces", "gate", "pixels", "plan", "sampling"},
 }
 """Module of the core → what of the core it may import. Training, evaluation and data may import all of it."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddpm_core.denoiser import Denoiser
-from ddpm_core.guidance import apart_displacement, low_pass_displacement, pixel_displacement
+from ddpm_core.guidance import apart_displacement, auto_displacement, low_pass_displacement, pixel_displacement
 from ddpm_core.sampling.noise import noise
 from ddpm_core.sampling.table import COLUMNS, StepTable
 
@@ -48,7 +48,9 @@ class SampleState:
 
 @torch.inference_mode()
 def advance(denoiser: Denoiser, states: Sequence[SampleState]) -> list[SampleState]:
-    """Make one network call for every state; rows may differ in all but shape. Inputs are left untouched.
+    """Make one network call for every state, and one of its guide where the table asks for it.
+
+    Rows may differ in all but shape. Inputs are left untouched.
 
     Args:
         denoiser: the network.
@@ -63,6 +65,9 @@ def advance(denoiser: Denoiser, states: Sequence[SampleState]) -> list[SampleSta
     column = dict(zip(COLUMNS, torch.tensor(rows.T, dtype=x.dtype, device=x.device), strict=True))
 
     r = denoiser(x, level)
+    if pushed := rows[:, COLUMNS.index("guide")].nonzero()[0].tolist():
+        delta = auto_displacement(r[pushed], denoiser.guided_by(x[pushed], level[pushed]), column["guide"][pushed])
+        r = r.index_add(0, torch.tensor(pushed, device=r.device), delta)
     x0 = r.clamp(-1, 1)
     x_next = _each(column["A"]) * x + _each(column["B0"]) * x0
     # What most rows do not have is left out rather than multiplied by nought.

@@ -44,10 +44,13 @@ def generate(
     num_images: Annotated[int | None, typer.Option(help="1..16. (default: 5 with a selfie, else 1)")] = None,
     mode: Annotated[Mode | None, typer.Option(help="How the selfie guides. (default: auto with a selfie)")] = None,
     resemblance: Annotated[float | None, typer.Option(help="0 celebrity .. 1 like you. (default: by mode)")] = None,
-    sampler: Annotated[Sampler | None, typer.Option(help="From noise to picture. (default: dpmpp_2m)")] = None,
+    sampler: Annotated[Sampler | None, typer.Option(help="From noise to picture. (default: by mode)")] = None,
     num_inference_steps: Annotated[int | None, typer.Option(help="Network calls. (default: by mode)")] = None,
     eta: Annotated[float | None, typer.Option(help="0..1, for ddim. (default: 0)")] = None,
     guidance_loss_scale: Annotated[float | None, typer.Option(help="0..1000, for mode pixel. (default: 50)")] = None,
+    guide: Annotated[
+        float | None, typer.Option(help="1..3: how far the model's guide pushes; 1 is off. (default: the model's)")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="0..4294967295, for the same faces again. (default: random)")] = None,
     align: Annotated[str | None, typer.Option(help="auto, center, none, or a box left,top,right,bottom.")] = None,
     face: Annotated[int | None, typer.Option(help="Which of the faces found. (default: the largest)")] = None,
@@ -70,6 +73,7 @@ def generate(
         "num_inference_steps": num_inference_steps,
         "eta": eta,
         "guidance_loss_scale": guidance_loss_scale,
+        "guide": guide,
         "seed": seed,
         "align": align,
         "face": face,

@@ -21,10 +21,13 @@ def sample(
     ] = None,
     mode: Annotated[Mode | None, typer.Option(help="How the selfie guides. (default: auto with a selfie)")] = None,
     resemblance: Annotated[float | None, typer.Option(help="0 celebrity .. 1 like you. (default: by mode)")] = None,
-    sampler: Annotated[Sampler | None, typer.Option(help="From noise to picture. (default: dpmpp_2m)")] = None,
+    sampler: Annotated[Sampler | None, typer.Option(help="From noise to picture. (default: by mode)")] = None,
     num_inference_steps: Annotated[int | None, typer.Option(help="Network calls. (default: by mode)")] = None,
     eta: Annotated[float, typer.Option(help="0..1, for ddim.")] = 0.0,
     guidance_loss_scale: Annotated[float, typer.Option(help="Strength of mode pixel.")] = 50.0,
+    guide: Annotated[
+        float | None, typer.Option(help="1..3: how far the model's guide pushes; 1 is off. (default: the model's)")
+    ] = None,
     through_network: Annotated[
         bool, typer.Option("--through-network", help="Mode pixel with its gradient through the network: slow.")
     ] = False,
@@ -65,6 +68,7 @@ def sample(
             "num_inference_steps": num_inference_steps,
             "eta": eta,
             "guidance_loss_scale": guidance_loss_scale,
+            "guide": guide,
             "judgement": pipeline.judge(target) if target else Judgement(),
         }
         warned = target.warnings if target else ()

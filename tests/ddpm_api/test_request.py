@@ -11,7 +11,6 @@ import pytest
 from ddpm_api import (
     GenerateRequest,
     Mode,
-    Sampler,
     parse_form,
     parse_json,
     parse_raw,
@@ -27,10 +26,11 @@ def test_without_an_image_one_unguided_picture_is_asked_for() -> None:
         "num_images": 1,
         "mode": "none",
         "resemblance": None,
-        "sampler": "dpmpp_2m",
+        "sampler": None,
         "num_inference_steps": None,
         "eta": 0.0,
         "guidance_loss_scale": 50.0,
+        "guide": None,
         "seed": -1,
         "align": "auto",
         "face": None,
@@ -47,10 +47,6 @@ def test_with_an_image_five_guided_pictures_are_asked_for() -> None:
     assert request.image == PICTURE
     assert (request.num_images, request.mode, request.best_of) == (5, Mode.AUTO, 5)
     assert request.warnings == ()
-
-
-def test_the_pixel_mode_samples_with_ddim_unless_told_otherwise() -> None:
-    assert parse_json({"image": BASE64, "mode": "pixel"}).sampler is Sampler.DDIM
 
 
 def test_best_of_follows_the_number_of_images() -> None:
@@ -87,6 +83,9 @@ ACCEPTED = [
     ("sampler", "dpmpp_2m"),
     ("num_inference_steps", 1),
     ("num_inference_steps", 1000),
+    ("guide", 1),
+    ("guide", 1.5),
+    ("guide", 3),
     ("seed", -1),
     ("seed", 0),
     ("seed", 2**32 - 1),
@@ -137,6 +136,8 @@ REFUSED = [
     *[("num_inference_steps", bad, "wrong_type", "an integer, 1 or more") for bad in (1.0, "10", False, math.inf)],
     *[("eta", bad, "out_of_range", "0..1") for bad in (-1e-9, 1.1, math.nan, math.inf)],
     *[("guidance_loss_scale", bad, "out_of_range", "0..1000") for bad in (-1, 1001, 1e300, math.inf, math.nan)],
+    *[("guide", bad, "out_of_range", "1..3") for bad in (0, 0.99, 3.01, math.nan, math.inf)],
+    *[("guide", bad, "wrong_type", "a number, 1..3") for bad in (True, "1.5", [])],
     *[("seed", bad, "out_of_range", "-1 (random) or 0..4294967295") for bad in (-2, 2**32, 2**64, -(10**5000))],
     *[("seed", bad, "wrong_type", "an integer, -1 (random) or 0..4294967295") for bad in (1.5, "7", True, [1])],
     *[("face", bad, "out_of_range", "0 or more") for bad in (-1, -(2**70))],

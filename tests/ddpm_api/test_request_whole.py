@@ -55,6 +55,8 @@ CONFLICTS = [
     ({"guidance_loss_scale": 10}, "guidance_loss_scale"),
     ({"eta": 0.5}, "eta"),
     ({"eta": 0.5, "sampler": "ddpm"}, "eta"),
+    ({"eta": 0.5}, "eta"),
+    ({"mode": "pixel", "guide": 1.5}, "guide"),
     ({"eta": 0.5, "mode": "pixel"}, "eta"),
     ({"mode": "none", "num_images": 2, "best_of": 4}, "best_of"),
 ]

@@ -12,7 +12,18 @@ import torch
 from diffusers import DDPMPipeline, UNet2DModel
 
 from ddpm_core import load, schedule
-from ddpm_core.bundle import WEIGHTS, Bundle, Manifest, NetworkCode, read_bundle, write_bundle
+from ddpm_core.bundle import (
+    GUIDE_WEIGHTS,
+    MANIFEST,
+    WEIGHTS,
+    Bundle,
+    Guide,
+    Manifest,
+    NetworkCode,
+    add_guide,
+    read_bundle,
+    write_bundle,
+)
 from ddpm_core.denoiser import make_ready
 from ddpm_core.errors import InvalidInput
 from ddpm_core.pixels import to_pixels
@@ -22,11 +33,11 @@ from ddpm_core.sampling import sample
 EMBEDDED = sorted((Path(__file__).parents[2] / "models").glob("*/*/bundle.json"))
 
 
-def small_unet() -> UNet2DModel:
+def small_unet(widths: tuple[int, int] = (8, 16), **settings: object) -> UNet2DModel:
     torch.manual_seed(0)
     return UNet2DModel(
-        sample_size=16,
-        block_out_channels=(8, 16),
+        **{"sample_size": 16, **settings},
+        block_out_channels=widths,
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
         norm_num_groups=4,
@@ -58,6 +69,77 @@ def test_what_is_written_comes_back(bundle: Bundle) -> None:
     assert all(torch.equal(weights[key], original[key]) for key in weights)
     assert np.allclose(bundle.schedule.alpha_bar, schedule.linear().alpha_bar)
     assert bundle.shape == (3, 16, 16)
+
+
+PUSH = Guide(weight=1.5, interval=(1, 60))
+
+
+@pytest.fixture
+def worse(tmp_path: Path) -> Bundle:
+    return write_bundle(tmp_path / "worse", small_unet((4, 8)), schedule.linear().config, manifest(), "# worse\n")
+
+
+def test_a_bundle_is_given_a_smaller_network_as_its_guide_and_keeps_all_else(bundle: Bundle, worse: Bundle) -> None:
+    guided = add_guide(bundle.path, worse.path, PUSH)
+    assert guided.manifest.guide == PUSH
+    kept, given = guided.load_guide(), worse.load_network().half().float().state_dict()
+    assert kept is not None
+    assert all(torch.equal(value, given[key]) for key, value in kept.state_dict().items())
+    own = guided.load_network().state_dict()
+    assert all(torch.equal(own[key], value) for key, value in bundle.load_network().state_dict().items())
+    pipeline = load(bundle.path, device="cpu", dtype="float32")
+    pushed, plain = (
+        np.asarray(pipeline.sample(seed=0, num_inference_steps=6, guide=weight)[0]) for weight in (None, 1)
+    )
+    assert (pushed != plain).any()
+
+
+def test_a_changed_guide_is_named(bundle: Bundle, worse: Bundle) -> None:
+    bundle = add_guide(bundle.path, worse.path, PUSH)
+    with (bundle.path / GUIDE_WEIGHTS).open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(InvalidInput, match=re.escape(GUIDE_WEIGHTS)):
+        bundle.load_network()
+
+
+@pytest.mark.parametrize(
+    ("other", "linear", "word"),
+    [
+        ({"prediction_type": "v_prediction"}, True, "prediction_type"),
+        ({"image_size": 32}, True, "image_size"),
+        ({"channels": 1}, True, "channels"),
+        ({}, False, "schedule"),
+    ],
+)
+def test_a_guide_of_another_kind_is_refused_by_what_sets_it_apart(
+    bundle: Bundle, tmp_path: Path, other: dict[str, object], linear: bool, word: str
+) -> None:
+    channels = other.get("channels", 3)
+    network = small_unet((4, 8), in_channels=channels, out_channels=channels)
+    config = (schedule.linear() if linear else schedule.cosine()).config
+    write_bundle(tmp_path / "other", network, config, manifest(**other), "# other\n")
+    before = (bundle.path / MANIFEST).read_text()
+    with pytest.raises(InvalidInput) as refused:
+        add_guide(bundle.path, tmp_path / "other", PUSH)
+    assert refused.value.field == "guide"
+    assert word in refused.value.message
+    assert (bundle.path / MANIFEST).read_text() == before
+
+
+def test_a_guide_whose_channels_do_not_fit_is_refused_when_it_is_loaded(bundle: Bundle, worse: Bundle) -> None:
+    add_guide(bundle.path, worse.path, PUSH)
+    config = bundle.path / "guide" / "config.json"
+    config.write_text(config.read_text().replace('"in_channels": 3', '"in_channels": 12'))
+    with pytest.raises(InvalidInput, match="12 channels"):
+        read_bundle(bundle.path).load_guide()
+
+
+@pytest.mark.parametrize("guide", [{"weight": 0.5, "interval": [1, 60]}, {"weight": 1.5, "interval": [60, 1]}])
+def test_a_manifest_whose_guide_makes_no_sense_is_refused(bundle: Bundle, guide: dict[str, object]) -> None:
+    path = bundle.path / MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), "guide": guide}))
+    with pytest.raises(InvalidInput, match="guide"):
+        read_bundle(bundle.path)
 
 
 def test_diffusers_itself_can_sample_a_bundle(bundle: Bundle) -> None:

@@ -13,9 +13,10 @@ from torch import Tensor
 from ddpm_core import events
 from ddpm_core.bundle import Bundle
 from ddpm_core.denoiser import Denoiser, Prediction
-from ddpm_core.engine import Busy, StepEngine, measure_max_rows
+from ddpm_core.engine import Busy, StepEngine
 from ddpm_core.errors import InvalidInput
 from ddpm_core.events import Event
+from ddpm_core.pace import measure_max_rows
 from ddpm_core.pixels import to_pixels, to_tensor
 from ddpm_core.plan import Plan, make_plan
 from ddpm_core.ranking import best

@@ -134,6 +134,14 @@ def test_without_a_selfie_a_plan_starts_from_noise_at_the_top(tiny_bundle: Bundl
     assert float(plan.start()[0].x.std()) == pytest.approx(1, abs=0.1)
 
 
+def test_the_sampler_goes_by_the_mode_unless_it_is_said(tiny_bundle: Bundle, target: np.ndarray) -> None:
+    taken = {mode: make_plan(tiny_bundle, target, mode=mode).parameters["sampler"] for mode in Mode}
+    assert taken.pop(Mode.PIXEL) == "ddim"
+    assert taken.pop(Mode.NONE) == "dpmpp_2m"
+    assert set(taken.values()) == {"ddpm"}
+    assert make_plan(tiny_bundle, target, sampler="dpmpp_2m").parameters["sampler"] == "dpmpp_2m"
+
+
 def test_minus_one_is_a_random_seed_that_is_reported(tiny_bundle: Bundle) -> None:
     plans = [make_plan(tiny_bundle) for _ in range(4)]
     assert len({plan.seeds for plan in plans}) == 4
