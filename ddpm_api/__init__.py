@@ -19,7 +19,7 @@ from ddpm_api.events import (
     to_sse,
 )
 from ddpm_api.fields import Align, Box, Mode, OutputFormat, Sampler
-from ddpm_api.picture import contact_sheet
+from ddpm_api.picture import contact_sheet, save_marked
 from ddpm_api.render import Kind, Rendering, choose
 from ddpm_api.request import GenerateRequest, parse_form, parse_json, parse_raw
 from ddpm_api.result import Result, ResultBuilder
@@ -61,6 +61,7 @@ __all__ = [
     "parse_form",
     "parse_json",
     "parse_raw",
+    "save_marked",
     "to_ndjson",
     "to_sse",
 ]

@@ -1,4 +1,4 @@
-"""Several pictures as one: the contact sheet, which keeps the mark that its pictures are AI-generated."""
+"""Pictures drawn from finished ones, which keep the mark that these are AI-generated."""
 
 from __future__ import annotations
 
@@ -31,10 +31,14 @@ def contact_sheet(files: Sequence[bytes], output_format: OutputFormat) -> bytes:
         corner = (column * width + (width - picture.width) // 2, row * height + (height - picture.height) // 2)
         sheet.paste(picture.convert("RGB"), corner)
     marked = next((picture for picture in pictures if "xmp" in picture.info), pictures[0])
-    return _saved(sheet, output_format, marked)
+    return save_marked(sheet, output_format, marked)
 
 
-def _saved(sheet: Image.Image, output_format: OutputFormat, marked: Image.Image) -> bytes:
+def save_marked(drawn: Image.Image, output_format: OutputFormat, marked: Image.Image) -> bytes:
+    """Encode what was drawn from an opened picture with that one's mark and, in the same file format, its parameters.
+
+    A PNG also tells that one's size, as ``true_size``.
+    """
     file = io.BytesIO()
     xmp: bytes = marked.info.get("xmp", b"")
     if output_format is OutputFormat.PNG:
@@ -43,7 +47,8 @@ def _saved(sheet: Image.Image, output_format: OutputFormat, marked: Image.Image)
             texts.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8"))
         if "parameters" in marked.info:
             texts.add_text("parameters", marked.info["parameters"])
-        sheet.save(file, "PNG", pnginfo=texts)
+        texts.add_text("true_size", f"{marked.width}x{marked.height}")
+        drawn.save(file, "PNG", pnginfo=texts)
     else:
-        sheet.save(file, output_format.value, quality=95, xmp=xmp, exif=marked.info.get("exif", b""))
+        drawn.save(file, output_format.value, quality=95, xmp=xmp, exif=marked.info.get("exif", b""))
     return file.getvalue()

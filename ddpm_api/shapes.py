@@ -56,10 +56,14 @@ class Target(Shape):
 
 
 class GeneratedImage(Shape):
-    """One finished picture; ``b64_json`` is the file's bytes."""
+    """One finished picture; ``b64_json`` is the file's bytes.
+
+    ``resemblance_score`` is 0..1, 1 = the selfie itself in its coarse structure; None without a selfie to follow.
+    """
 
     index: int
     seed: int
+    resemblance_score: float | None = None
     width: int
     height: int
     content_type: str

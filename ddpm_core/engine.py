@@ -25,7 +25,7 @@ from ddpm_core.events import Event
 from ddpm_core.pace import out_of_memory
 from ddpm_core.pixels import to_pixels
 from ddpm_core.plan import Plan
-from ddpm_core.ranking import best
+from ddpm_core.ranking import best, resemblance
 from ddpm_core.sampling import SampleState, advance
 
 log = logging.getLogger(__name__)
@@ -272,12 +272,13 @@ class StepEngine:
             ]
         if not left:
             del self._jobs[request_id]
-            images = torch.stack([state.x for state in states])
+            images, target = torch.stack([state.x for state in states]), states[0].target
             try:
-                kept = best(self.denoiser, images, states[0].target, job.num_images, rows=self.max_rows)
+                kept = best(self.denoiser, images, target, job.num_images, rows=self.max_rows)
+                near = [*resemblance(images, target)] if target is not None else [None] * len(states)
             except Exception as error:
                 return [*happened, _failed(error)]
-            happened += [events.Image(i, states[k].seed, to_pixels(states[k].x)) for i, k in enumerate(kept)]
+            happened += [events.Image(i, states[k].seed, near[k], to_pixels(states[k].x)) for i, k in enumerate(kept)]
             happened.append(events.End(job.started - job.admitted, now - job.started, job.plan.work))
         return happened
 

@@ -41,10 +41,11 @@ class Preview:
 
 @dataclass(frozen=True)
 class Image:
-    """A finished image, (H, W, 3) uint8."""
+    """A finished image, (H, W, 3) uint8; `resemblance_score` 0..1 says how near the selfie is, where there is one."""
 
     index: int
     seed: int
+    resemblance_score: float | None
     pixels: Pixels = field(repr=False)
 
 

@@ -1,4 +1,4 @@
-"""Best of K: which of the finished images to show first."""
+"""How near finished images are to the selfie, and best of K: which of them to show first."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from ddpm_core.guidance import low_pass
 
 _CELLS = 16
 _SIGMA = 1.1  # finer than the gate's: finished images differ in their features
+
+
+def resemblance(images: Tensor, target: Tensor) -> list[float]:
+    """Give how near (K, C, H, W) images are to the target (C, H, W): 1 is the same in its coarse structure.
+
+    It is one minus the root mean square distance at 16 × 16 cells, in units of half the range from black to white.
+    """
+    return (1 - _distance(images, target).sqrt()).clamp(min=0).tolist()
 
 
 def best(denoiser: Denoiser, images: Tensor, target: Tensor | None, keep: int, *, rows: int) -> list[int]:
@@ -27,11 +35,13 @@ def best(denoiser: Denoiser, images: Tensor, target: Tensor | None, keep: int, *
     """
     if target is None or keep >= len(images):
         return list(range(keep))
-    images = images.clamp(-1, 1)
-    distance = low_pass(images - target, _CELLS).square().flatten(1).mean(1).clamp(min=1e-12).log().cpu()
     model, plain = denoising_errors(denoiser, images, _SIGMA, rows=rows)
-    score = _z(distance) + _z(model - plain)
+    score = _z(_distance(images, target).clamp(min=1e-12).log()) + _z(model - plain)
     return score.argsort(stable=True)[:keep].tolist()
+
+
+def _distance(images: Tensor, target: Tensor) -> Tensor:
+    return low_pass(images.clamp(-1, 1) - target, _CELLS).square().flatten(1).mean(1).cpu()
 
 
 def _z(values: Tensor) -> Tensor:

@@ -145,6 +145,7 @@ class Answer:
         return ImageEvent(
             index=event.index,
             seed=event.seed,
+            resemblance_score=None if event.resemblance_score is None else round(event.resemblance_score, 3),
             width=event.pixels.shape[1],
             height=event.pixels.shape[0],
             content_type=output_format.content_type,

@@ -23,5 +23,12 @@ def told_in_a_line(command: str) -> Iterator[None]:
     try:
         yield
     except _tellable() as error:
-        typer.echo(f"{command}: {error}", err=True)
+        typer.echo(f"{command}: {_words(error)}", err=True)
         raise typer.Exit(1) from error
+
+
+def _words(error: Exception) -> str:
+    """Say what happened to which file, without the system's number for it."""
+    if isinstance(error, OSError) and error.strerror is not None:
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    return str(error)

@@ -24,22 +24,26 @@ from ddpm_api import (
     Sampler,
     StartedEvent,
     WarningEvent,
-    contact_sheet,
     parse_json,
 )
 from ddpm_service.cli.failure import told_in_a_line
+from ddpm_service.cli.folder import folder_for, picture_format
 from ddpm_service.client import DEFAULT_MODEL, Client
-from ddpm_service.errors import ServiceError
+from ddpm_service.keepsake import card, enlarged, labelled_sheet, settings_in
 
 _INTERRUPTED = 130
 
 
 def generate(
-    out: Annotated[Path, typer.Option(file_okay=False, help="The folder to write to.")],
+    out: Annotated[Path, typer.Option(help="The folder to write to, or a .png, .jpg or .webp for one sheet of all.")],
     image: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="The selfie; without it, from noise.")
+        typer.FileBinaryRead | None, typer.Option(help="The selfie, - for standard input; without it, from noise.")
     ] = None,
-    model: Annotated[str, typer.Option(help="The model's name.")] = DEFAULT_MODEL,
+    like: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="A picture made here: begin with its settings."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help=f"The model's name. (default: {DEFAULT_MODEL})")] = None,
     model_version: Annotated[str | None, typer.Option(help="One of its versions. (default: its default)")] = None,
     num_images: Annotated[int | None, typer.Option(help="1..16. (default: 5 with a selfie, else 1)")] = None,
     mode: Annotated[Mode | None, typer.Option(help="How the selfie guides. (default: auto with a selfie)")] = None,
@@ -56,12 +60,15 @@ def generate(
     face: Annotated[int | None, typer.Option(help="Which of the faces found. (default: the largest)")] = None,
     best_of: Annotated[int | None, typer.Option(help="Make so many, keep the best. (default: all)")] = None,
     output_format: Annotated[OutputFormat | None, typer.Option(help="File format. (default: png)")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=16, max=2048, help="Enlarge the faces smoothly to this side, as PNG.")
+    ] = None,
     url: Annotated[str, typer.Option(help="The service's address.")] = "http://127.0.0.1:8000",
     token: Annotated[str | None, typer.Option(envvar="DDPM_TOKEN", help="Its API token.")] = None,
 ) -> None:
     """Make faces that resemble a selfie; print the paths of the files.
 
-    Beside the faces, sheet.png shows all of them, the aligned selfie first.
+    Beside the faces, sheet.png shows all of them, and card.png the nearest beside the aligned selfie.
 
     Example: ddpm generate --image me.jpg --num-images 5 --seed 7 --out faces
     """
@@ -84,20 +91,39 @@ def generate(
     fields = {name: value for name, value in asked.items() if value is not None}
     with told_in_a_line("ddpm generate"):
         try:
-            picture = image.read_bytes() if image is not None else None
+            if like is not None:
+                fields, told_model, told_version = _recalled(like, fields)
+                model, model_version = (told_model, told_version) if model is None else (model, model_version)
+            picture = None
+            if image is not None:
+                with image:
+                    picture = image.read()
             _check(picture, fields)
-            out.mkdir(parents=True, exist_ok=True)
             with (
+                folder_for(out),
                 Client(url, token) as client,
-                closing(client.stream(picture, model=model, version=model_version, **fields)) as events,
+                closing(
+                    client.stream(picture, model=model or DEFAULT_MODEL, version=model_version, **fields)
+                ) as events,
             ):
                 result = _follow(events)
-            for path in _write(result, out):
-                typer.echo(path)
-        except OSError as error:
-            raise ServiceError(str(error)) from error
+                for path in _write(result, out, size):
+                    typer.echo(path)
         except KeyboardInterrupt:
             raise typer.Exit(_INTERRUPTED) from None
+
+
+def _recalled(like: Path, fields: dict[str, Any]) -> tuple[dict[str, Any], str | None, str | None]:
+    """The fields, model and version that a picture carries; what is said beside it wins."""
+    try:
+        settings = settings_in(like.read_bytes())
+    except InvalidRequest as problem:
+        raise typer.BadParameter(problem.error.message, param_hint="--like") from None
+    model, version = settings.pop("model", None), settings.pop("version", None)
+    for name, other in (("mode", "resemblance"), ("resemblance", "mode")):
+        if name in fields:
+            settings.pop(other, None)
+    return settings | fields, model, version
 
 
 def _check(picture: bytes | None, fields: dict[str, Any]) -> None:
@@ -135,15 +161,19 @@ def _follow(events: Iterator[Event]) -> Result:
     return builder.result()
 
 
-def _write(result: Result, out: Path) -> Iterator[Path]:
-    """Write the faces and the contact sheet; each file appears whole or not at all."""
-    target = result.target.b64_json if result.target else None
+def _write(result: Result, out: Path, size: int | None) -> Iterator[Path]:
+    """Write the faces, their sheet and a card, or only a sheet; each file appears whole or not at all."""
+    selfie = base64.b64decode(result.target.b64_json) if result.target and result.target.b64_json else None
+    if (sheet_format := picture_format(out)) is not None:
+        yield _whole(out, labelled_sheet(selfie, result.images, sheet_format))
+        return
     for face in result.images:
-        suffix = face.content_type.removeprefix("image/")
-        yield _whole(out / f"face-{face.index:02d}-seed{face.seed}.{suffix}", face.data)
-    pictures = [base64.b64decode(target)] if target else []
-    sheet = contact_sheet([*pictures, *(face.data for face in result.images)], OutputFormat.PNG)
-    yield _whole(out / "sheet.png", sheet)
+        suffix = "png" if size else face.content_type.removeprefix("image/")
+        data = enlarged(face, size) if size else face.data
+        yield _whole(out / f"face-{face.index:02d}-seed{face.seed}.{suffix}", data)
+    yield _whole(out / "sheet.png", labelled_sheet(selfie, result.images, OutputFormat.PNG))
+    if selfie is not None:
+        yield _whole(out / "card.png", card(selfie, max(result.images, key=lambda face: face.resemblance_score or 0)))
 
 
 def _whole(path: Path, data: bytes) -> Path:

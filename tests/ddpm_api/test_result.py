@@ -36,7 +36,7 @@ def test_a_complete_stream_is_a_result_in_the_shape_of_the_contract(story: Story
         "timing": {"queue_seconds": 0.1, "seconds": 0.5, "calls": 2},
     }
     assert [(image["index"], image["seed"]) for image in images] == [(0, 100), (1, 101)]
-    assert set(images[0]) == {"index", "seed", "width", "height", "content_type", "b64_json"}
+    assert set(images[0]) == {"index", "seed", "resemblance_score", "width", "height", "content_type", "b64_json"}
 
 
 def test_the_bytes_of_a_picture_are_at_hand(story: Story, picture_file: Callable[..., bytes]) -> None:

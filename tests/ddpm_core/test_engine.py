@@ -106,6 +106,7 @@ def test_a_request_is_started_advanced_shown_and_ended(make: MakeEngine, plan: M
     ]
     assert [event.step for event in happened if isinstance(event, events.Progress)] == [1, 2, 3]
     assert [event.seed for event in happened if isinstance(event, events.Image)] == [5, 6]
+    assert [event.resemblance_score for event in happened if isinstance(event, events.Image)] == [None, None]
     assert happened[-1].calls == 6
 
 

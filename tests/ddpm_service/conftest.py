@@ -46,7 +46,15 @@ def picture_file(colour: str) -> bytes:
 def face_event(index: int, colour: str) -> ImageEvent:
     """A finished picture, seed 7 + index."""
     data = base64.b64encode(picture_file(colour)).decode()
-    return ImageEvent(index=index, seed=7 + index, width=8, height=8, content_type="image/png", b64_json=data)
+    return ImageEvent(
+        index=index,
+        seed=7 + index,
+        resemblance_score=0.5 + 0.25 * index,
+        width=8,
+        height=8,
+        content_type="image/png",
+        b64_json=data,
+    )
 
 
 TARGET = Target(

@@ -86,6 +86,7 @@ def test_the_best_of_many_are_kept(frontend, selfie):
     frontend.finish(job)
 
     assert len(job.json["images"]) == 2
+    assert all(0 <= image["resemblance_score"] <= 1 for image in job.json["images"])
     assert {image["seed"] for image in job.json["images"]} <= {10, 11, 12, 13, 14}
     assert (job.json["parameters"]["num_images"], job.json["parameters"]["best_of"]) == (2, 5)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pty
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import typer
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from typer.testing import CliRunner, Result
 
 from ddpm_service.cli.generate import generate
@@ -37,17 +39,85 @@ def test_the_faces_and_a_sheet_are_written_and_their_paths_printed(service: Any,
     out = tmp_path / "new" / "faces"
     done = run("--image", photo, "--model", "good", "--url", service.url, "--out", out)
     assert done.exit_code == 0, done.output
-    paths = [out / name for name in ("face-00-seed7.png", "face-01-seed8.png", "sheet.png")]
+    paths = [out / name for name in ("face-00-seed7.png", "face-01-seed8.png", "sheet.png", "card.png")]
     assert done.stdout.splitlines() == [str(path) for path in paths]
-    assert sorted(out.iterdir()) == paths
+    assert sorted(out.iterdir()) == sorted(paths)
     assert [Image.open(path).getpixel((0, 0)) for path in paths[:2]] == [(255, 0, 0), (0, 0, 255)]
 
 
 def test_the_sheet_shows_the_aligned_target_beside_the_faces(service: Any, photo: Path, tmp_path: Path) -> None:
     run("--image", photo, "--model", "good", "--url", service.url, "--out", tmp_path / "out")
     sheet = Image.open(tmp_path / "out" / "sheet.png")
-    assert [sheet.getpixel(spot) for spot in ((4, 4), (12, 4), (4, 12))] == [(0, 0, 0), (255, 0, 0), (0, 0, 255)]
+    assert [sheet.getpixel(spot) for spot in ((99, 99), (400, 99), (99, 400))] == [(0, 0, 0), (255, 0, 0), (0, 0, 255)]
     assert service.requests[0].return_target is True
+
+
+def test_the_card_shows_the_nearest_face_beside_the_selfie(service: Any, photo: Path, tmp_path: Path) -> None:
+    run("--image", photo, "--model", "good", "--url", service.url, "--out", tmp_path / "out")
+    card = Image.open(tmp_path / "out" / "card.png")
+    assert [card.getpixel(spot) for spot in ((99, 99), (700, 99))] == [(0, 0, 0), (0, 0, 255)]
+
+
+def test_faces_are_enlarged_on_request(service: Any, photo: Path, tmp_path: Path) -> None:
+    run("--image", photo, "--model", "good", "--url", service.url, "--out", tmp_path / "out", "--size", "96")
+    face = Image.open(tmp_path / "out" / "face-00-seed7.png")
+    assert (face.size, face.info["true_size"]) == ((96, 96), "8x8")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("all.png", "PNG"), ("all.JPG", "JPEG"), ("all.webp", "WEBP")])
+def test_out_can_be_one_picture(service: Any, photo: Path, tmp_path: Path, name: str, kind: str) -> None:
+    out = tmp_path / "new" / name
+    done = run("--image", photo, "--model", "good", "--url", service.url, "--out", out)
+    assert done.stdout == f"{out}\n"
+    with Image.open(out) as sheet:
+        assert sheet.format == kind
+    assert [*out.parent.iterdir()] == [out]
+
+
+def test_the_selfie_comes_by_standard_input(service: Any, tmp_path: Path) -> None:
+    words = ["--image", "-", "--model", "good", "--url", service.url, "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, words, input=b"\xff\xd8 a photograph")
+    assert done.exit_code == 0, done.output
+    assert service.requests[0].image == b"\xff\xd8 a photograph"
+
+
+def made(path: Path, parameters: dict[str, Any]) -> Path:
+    texts = PngInfo()
+    texts.add_text("parameters", json.dumps(parameters))
+    Image.new("RGB", (8, 8)).save(path, pnginfo=texts)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("used", "said", "asked"),
+    [
+        ({"mode": "likeness", "resemblance": 0.5}, [], {"mode": "likeness"}),
+        ({"mode": "celebrity", "resemblance": 0.0}, [], {"mode": "celebrity"}),
+        ({"mode": "auto", "resemblance": 0.6}, [], {"resemblance": 0.6}),
+        ({"mode": "auto", "resemblance": 0.6}, ["--mode", "faithful"], {"mode": "faithful"}),
+        ({"mode": "likeness", "resemblance": 0.5}, ["--resemblance", "0.4"], {"resemblance": 0.4}),
+        ({"mode": "pixel", "guidance_loss_scale": 9.0}, ["--num-images", "2"], {"mode": "pixel", "num_images": 2}),
+    ],
+)
+def test_the_settings_of_a_picture_made_here_are_taken_again(
+    service: Any, photo: Path, tmp_path: Path, used: dict[str, Any], said: list[str], asked: dict[str, Any]
+) -> None:
+    inside = {"num_images": 5, "best_of": 9, "seed": 8, "face": 0, "model": "good", "version": "2.0", **used}
+    like = made(tmp_path / "like.png", inside)
+    done = run("--image", photo, "--like", like, "--url", service.url, "--out", tmp_path / "out", *said)
+    assert done.exit_code == 0, done.output
+    request = service.requests[0]
+    given = {name: getattr(request, name) for name in request.model_fields_set - {"image", "return_target"}}
+    known = {"num_images": 1, "seed": 8, "guidance_loss_scale": used.get("guidance_loss_scale")} | asked
+    assert given == {name: value for name, value in known.items() if value is not None}
+    assert service.paths == ["/predictions/good/2.0"]
+
+
+def test_a_picture_without_settings_is_wrong_usage(service: Any, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    done = run("--like", tmp_path / "plain.png", "--url", service.url, "--out", tmp_path / "out")
+    assert (done.exit_code, service.paths) == (2, [])
+    assert "carries no settings" in done.stderr
 
 
 def test_only_what_was_said_is_asked_for(service: Any, photo: Path, tmp_path: Path) -> None:
@@ -121,7 +191,7 @@ def test_a_guided_mode_without_a_selfie_is_wrong_usage(service: Any, tmp_path: P
 def test_a_failure_is_1_and_one_line(service: Any, photo: Path, tmp_path: Path, model: str, line: str) -> None:
     done = run("--image", photo, "--model", model, "--url", service.url, "--out", tmp_path / "out")
     assert (done.exit_code, done.stdout, done.stderr) == (1, "", line)
-    assert [*(tmp_path / "out").iterdir()] == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_a_failure(service: Any, photo: Path) -> None:
@@ -157,7 +227,7 @@ def test_ctrl_c_closes_the_stream_and_leaves_no_file(service: Any, photo: Path, 
     assert process.returncode == 130
     assert b"Traceback" not in rest
     assert service.left.wait(10)
-    assert [*(tmp_path / "out").iterdir()] == []
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
