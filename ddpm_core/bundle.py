@@ -25,6 +25,7 @@ from torch import nn
 
 from ddpm_core import schedule
 from ddpm_core.denoiser import Denoiser, Prediction
+from ddpm_core.domain import Domain
 from ddpm_core.errors import InvalidInput
 from ddpm_core.whole import write_whole
 
@@ -99,7 +100,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     version: str = Field(pattern=r"^[0-9]+(\.[0-9]+)*$")
-    domain: Literal["human_face", "cat_face", "any"]
+    domain: Domain
     image_size: int = Field(ge=8, le=2048)
     channels: Literal[1, 3] = 3
     patch: Literal[1, 2, 4] = 1

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+MAX_OPEN = "DDPM_MAX_OPEN"
+"""Environment variable: the engine's capacity, the front door's limit too."""
 
 
 class Settings(BaseModel):
@@ -13,7 +17,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    capacity: int = Field(100, ge=1, description="requests under way and waiting together")
+    capacity: int = Field(100, ge=1, le=1000, description="requests under way and waiting together")
     max_work: int = Field(4000, ge=1, description="images × network calls that one request may ask for")
     max_work_grpc: int = Field(1000, ge=1, description="the same over TorchServe's gRPC, answered in one handler call")
     grpc_seconds: float = Field(60.0, gt=0, description="how long such a call may last; below responseTimeout")
@@ -21,14 +25,18 @@ class Settings(BaseModel):
     idle_seconds: float = Field(2.0, gt=0, description="requests that no call asks for during this time are dropped")
 
 
-def read_settings(section: Mapping[str, Any] | None) -> Settings:
-    """Check and take the section as it was parsed.
+def read_settings(section: Mapping[str, Any] | None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Check and take the section as it was parsed, and the capacity from the environment where it is set there.
 
     Raises:
         ValueError: a name that is not known, or a value that is not possible, in one line.
     """
+    given = dict(section or {})
+    if MAX_OPEN in environment:
+        text = environment[MAX_OPEN]
+        given["capacity"] = int(text) if text.isdecimal() else text
     try:
-        return Settings.model_validate(section or {})
+        return Settings.model_validate(given)
     except ValidationError as problem:
         first = problem.errors(include_url=False)[0]
     known = ", ".join(Settings.model_fields)

@@ -216,7 +216,7 @@ class _Judge:
         if is_collage(picture.pixels):
             return Dropped(name, "collage", "", small)
         target = faces.align(picture, self.size, self.finder)
-        wanted = {"human_face": "human", "cat_face": "cat"}.get(self.finder.domain)
+        wanted = self.finder.domain.kind
         if wanted is not None and (target.face is None or target.faces[target.face].kind != wanted):
             return Dropped(name, "no face", "", small)
         side = math.dist(target.quad[0], target.quad[3])

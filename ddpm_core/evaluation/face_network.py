@@ -16,7 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-DOMAIN = "human_face"
+from ddpm_core.domain import Domain
+
+DOMAIN = Domain.HUMAN_FACE
 """Of the models whose pictures it can judge."""
 INSTALL = "pip install 'ddpm-lookalike[measure]'"
 WHOLE = 1.0

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ddpm_core import schedule
 from ddpm_core.bundle import Bundle, Manifest
 from ddpm_core.denoiser import Denoiser, Prediction, fastest_dtype, make_ready
+from ddpm_core.domain import Domain
 from ddpm_core.plan import make_plan
 from ddpm_core.sampling import advance
 from ddpm_core.timing import in_turn
@@ -83,7 +84,7 @@ def solo(report: Callable[[str], object], *, steps: int = 2) -> Solo:
     cpu = torch.device("cpu")
     dtype = fastest_dtype(network, one[0], cpu)
     manifest = Manifest(
-        name="celebahq", version="1", domain="human_face", image_size=256, prediction_type=Prediction.EPSILON
+        name="celebahq", version="1", domain=Domain.HUMAN_FACE, image_size=256, prediction_type=Prediction.EPSILON
     )
     bundle = Bundle(Path("celebahq"), manifest, schedule.linear())
     denoiser = bundle.denoiser(make_ready(copy.deepcopy(network), cpu, dtype), cpu, dtype)

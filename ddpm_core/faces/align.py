@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ddpm_core.domain import Domain
 from ddpm_core.errors import InvalidInput
 from ddpm_core.faces.decode import MIN_SIDE, Picture
 from ddpm_core.faces.find import Face, FaceFinder
@@ -120,7 +121,7 @@ def _align_face(
     if face is None and len(faces) > 1:
         notes.append(("several_faces", f"{len(faces)} faces were found: the largest is used; choose another by face."))
     chosen = faces[face or 0]
-    is_animal = finder.domain == "human_face" and chosen.kind != "human"
+    is_animal = finder.domain is Domain.HUMAN_FACE and chosen.kind != "human"
     if is_animal:
         notes.append(("animal_face", "No human face was found: an animal's face is used."))
     quad = face_quad(chosen)

@@ -8,20 +8,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ddpm_core.domain import Domain, Kind
 from ddpm_core.errors import InvalidInput
 from ddpm_core.faces.decode import Picture
 from ddpm_core.faces.pose import Gray, Pose, PoseModel
 
 Point = tuple[float, float]
 
-DOMAINS = ("human_face", "cat_face", "any")
 YUNET_SIDE = 640  # the long side of the copy that YuNet searches
 # The cascades search coarsely and let much pass: settling makes the place exact, and likeness decides.
 STEP, NEIGHBOURS, LEAST = 1.2, 1, 20
@@ -46,7 +45,7 @@ class Face:
     left_eye: Point | None = None
     right_eye: Point | None = None
     mouth: Point | None = None
-    kind: Literal["human", "cat"] = "human"
+    kind: Kind = "human"
 
 
 @dataclass(frozen=True)
@@ -69,31 +68,31 @@ class FaceFinder:
         InvalidInput: unknown_value, field ``domain``; bad_file, field ``face_detector``.
     """
 
-    def __init__(self, domain: str = "human_face", yunet: Path | None = None) -> None:
-        if domain not in DOMAINS:
-            known = ", ".join(DOMAINS)
+    def __init__(self, domain: str = Domain.HUMAN_FACE, yunet: Path | None = None) -> None:
+        known = ", ".join(Domain)
+        if domain not in list(Domain):
             raise InvalidInput(
                 "unknown_value", f"The domain {domain!r} is not known.", field="domain", given=domain, allowed=known
             )
-        self.domain = domain
+        self.domain = Domain(domain)
         self._lock = threading.Lock()
         self._yunet = _load_yunet(yunet) if yunet is not None else None
         self._frontal = _cascade("frontalface_alt2")
         self._profile = _cascade("profileface")
         self._cat = _cascade("frontalcatface_extended")
-        self._models: dict[Literal["human", "cat"], PoseModel] = {
+        self._models: dict[Kind, PoseModel] = {
             "human": PoseModel.load("human"),
             "cat": PoseModel.load("cat"),
         }
 
     def find(self, picture: Picture) -> tuple[Face, ...]:
         """Give the faces found, largest first (see `_ranked`); harder searches are made only while nothing is found."""
-        if self.domain == "any":
+        if self.domain.kind is None:
             return ()
         with self._lock:
             pixels = np.asarray(picture.pixels)
             gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-            if self.domain == "human_face":
+            if self.domain is Domain.HUMAN_FACE:
                 if self._yunet is not None:
                     faces = self._find_yunet(picture)
                 else:
@@ -102,9 +101,7 @@ class FaceFinder:
                     return faces
             return self._search(picture, gray, "cat", self._cat_guesses(gray))
 
-    def _search(
-        self, picture: Picture, gray: Gray, kind: Literal["human", "cat"], guesses: Iterator[list[Pose]]
-    ) -> tuple[Face, ...]:
+    def _search(self, picture: Picture, gray: Gray, kind: Kind, guesses: Iterator[list[Pose]]) -> tuple[Face, ...]:
         """Settle the guesses of one search after the other until one gives faces."""
         for poses in guesses:
             found: list[tuple[Pose, float]] = []
@@ -224,7 +221,7 @@ def _settle(model: PoseModel, gray: Gray, guess: Pose) -> tuple[Pose, float]:
     return Pose(pose.x / kx + left, pose.y / ky + top, pose.side / k, pose.angle), likeness
 
 
-def _face(picture: Picture, pose: Pose, likeness: float, kind: Literal["human", "cat"]) -> Face:
+def _face(picture: Picture, pose: Pose, likeness: float, kind: Kind) -> Face:
     """Give a settled pose in pixels of the full picture, its eyes and mouth where the CelebA-HQ square has them."""
     sx, sy = picture.width / picture.pixels.width, picture.height / picture.pixels.height
     left_eye, right_eye, mouth = (

@@ -32,16 +32,18 @@ def describe(recipe: Recipe, provenance: Mapping[str, Any] | None = None) -> Bun
     """
     calls = SamplingDefaults().num_inference_steps
     try:
-        manifest = Manifest(
-            name=recipe.name,
-            version="0.1",
-            domain=recipe.domain,  # type: ignore[arg-type]  # checked right here
-            image_size=recipe.image_size,
-            channels=recipe.channels,  # type: ignore[arg-type]
-            patch=recipe.patch,  # type: ignore[arg-type]
-            prediction_type=recipe.prediction,
-            defaults=SamplingDefaults(num_inference_steps=min(calls, recipe.num_levels)),
-            provenance=dict(provenance or {}),
+        manifest = Manifest.model_validate(
+            {
+                "name": recipe.name,
+                "version": "0.1",
+                "domain": recipe.domain,
+                "image_size": recipe.image_size,
+                "channels": recipe.channels,
+                "patch": recipe.patch,
+                "prediction_type": recipe.prediction,
+                "defaults": {"num_inference_steps": min(calls, recipe.num_levels)},
+                "provenance": dict(provenance or {}),
+            }
         )
     except ValidationError as error:
         first = error.errors()[0]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from enum import StrEnum
+from enum import EnumType, StrEnum
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, Literal, Self
 
 import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from ddpm_core.denoiser import Prediction
+from ddpm_core.domain import Domain
 from ddpm_core.errors import InvalidInput
 
 
@@ -47,8 +49,32 @@ class Precision(StrEnum):
     FP16 = "fp16"
 
 
-@dataclass(frozen=True)
-class Recipe:
+# What a value may be stands in its description, in the words of an error.
+Text = Annotated[str, Strict()]
+Flag = Annotated[bool, Strict()]
+Whole = Annotated[int, Strict()]
+Number = Annotated[float, Strict(), BeforeValidator(lambda value: float(value) if isinstance(value, str) else value)]
+"""YAML 1.1 reads 1e-4 as a word."""
+Count = Annotated[Whole, Field(ge=1, description="at least 1")]
+Times = Annotated[Whole, Field(ge=0, description="0 or more")]
+Amount = Annotated[Number, Field(ge=0, description="0 or more")]
+Share = Annotated[Number, Field(ge=0, le=1, description="0..1")]
+Part = Annotated[Number, Field(gt=0, le=1, description="above 0, at most 1")]
+HeldBack = Annotated[Number, Field(ge=0, lt=1, description="0 up to, not including, 1")]
+Beta = Annotated[Number, Field(ge=0, lt=1)]
+_KINDS = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a number",
+    "value_error": "a number",
+    "string_type": "a text",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+}
+
+
+class Recipe(BaseModel):
     """Every setting of a training run. Counts of steps are optimizer steps.
 
     Attributes:
@@ -86,78 +112,60 @@ class Recipe:
         samples: images in a sample grid; `sample_every` = 0 for no grids.
     """
 
-    name: str = "model"
-    domain: str = "any"
-    terms: str = ""
-    data: str = ""
-    person_pattern: str = ""
-    classes: tuple[str, ...] = ()
-    validation: float = 0.02
-    flip: bool = True
-    crop: float = 1.0
-    image_size: int = 64
-    channels: int = 3
-    patch: int = 1
-    network: Mapping[str, Any] = field(default_factory=lambda: {"class": "UNet2DModel"})
-    init: str = ""
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: Text = "model"
+    domain: Annotated[Domain, Field(description="human_face, cat_face or any")] = Domain.ANY
+    terms: Text = ""
+    data: Text = ""
+    person_pattern: Text = ""
+    classes: tuple[Text, ...] = ()
+    validation: HeldBack = 0.02
+    flip: Flag = True
+    crop: Part = 1.0
+    image_size: Count = 64
+    channels: Annotated[Literal[1, 3], Field(description="1 or 3")] = 3
+    patch: Count = 1
+    network: dict[str, Any] = {"class": "UNet2DModel"}
+    init: Text = ""
     schedule: Schedule = Schedule.COSINE
-    num_levels: int = 1000
+    num_levels: Count = 1000
     prediction: Prediction = Prediction.V
     loss: Loss = Loss.MSE
-    min_snr: float = 5.0
-    stratified: bool = True
-    batch: int = 64
-    accumulate: int = 1
-    steps: int = 100_000
-    learning_rate: float = 4e-4
-    betas: tuple[float, ...] = (0.9, 0.99)
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    warmup: int = 200
+    min_snr: Amount = 5.0
+    stratified: Flag = True
+    batch: Count = 64
+    accumulate: Count = 1
+    steps: Count = 100_000
+    learning_rate: Part = 4e-4
+    betas: Annotated[tuple[Beta, Beta], Field(description="two numbers in 0..1")] = (0.9, 0.99)
+    weight_decay: Amount = 0.0
+    clip: Amount = 1.0
+    warmup: Times = 200
     decay: Decay = Decay.COSINE
-    decay_share: float = 0.4
-    ema_half_life: float = 50_000.0
-    ema_ramp: float = 0.05
+    decay_share: Share = 0.4
+    ema_half_life: Amount = 50_000.0
+    ema_ramp: Number = 0.05
     precision: Precision = Precision.AUTO
-    compile: bool = False
-    seed: int = 0
-    log_every: int = 50
-    validate_every: int = 1000
-    sample_every: int = 5000
-    checkpoint_every: int = 1000
-    checkpoint_minutes: float = 5.0
-    patience: int = 0
-    samples: int = 16
+    compile: Flag = False
+    seed: Annotated[Whole, Field(ge=0, lt=2**32, description="0..4294967295")] = 0
+    log_every: Count = 50
+    validate_every: Whole = 1000
+    sample_every: Whole = 5000
+    checkpoint_every: Whole = 1000
+    checkpoint_minutes: Amount = 5.0
+    patience: Times = 0
+    samples: Count = 16
 
-    def __post_init__(self) -> None:
-        for name in ("image_size", "patch", "num_levels", "batch", "accumulate", "steps", "log_every", "samples"):
-            _require(self, name, getattr(self, name) >= 1, "at least 1")
-        _require(self, "validation", 0 <= self.validation < 1, "0 up to, not including, 1")
-        _require(self, "decay_share", 0 <= self.decay_share <= 1, "0..1")
-        for name in ("learning_rate", "crop"):
-            _require(self, name, 0 < getattr(self, name) <= 1, "above 0, at most 1")
-        for name in (
-            "min_snr",
-            "weight_decay",
-            "clip",
-            "warmup",
-            "ema_half_life",
-            "checkpoint_minutes",
-            "patience",
-        ):
-            _require(self, name, getattr(self, name) >= 0, "0 or more")
-        _require(self, "seed", 0 <= self.seed < 2**32, "0..4294967295")
-        _require(self, "image_size", self.image_size % self.patch == 0, f"a multiple of patch = {self.patch}")
-        _require(self, "batch", self.batch % self.accumulate == 0, f"a multiple of accumulate = {self.accumulate}")
-        _require(self, "betas", len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "two numbers in 0..1")
-        _require(self, "domain", self.domain in ("human_face", "cat_face", "any"), "human_face, cat_face or any")
-        _require(self, "channels", self.channels in (1, 3), "1 or 3")
-        _require(self, "network", "class" in self.network, "a mapping with the key class")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the settings as plain numbers, words and lists."""
-        plain = {key: value.value if isinstance(value, StrEnum) else value for key, value in asdict(self).items()}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.image_size % self.patch:
+            raise _out_of_range("image_size", self.image_size, f"a multiple of patch = {self.patch}")
+        if self.batch % self.accumulate:
+            raise _out_of_range("batch", self.batch, f"a multiple of accumulate = {self.accumulate}")
+        if "class" not in self.network:
+            raise _out_of_range("network", self.network, "a mapping with the key class")
+        return self
 
 
 def read(file: Path | None = None, overrides: Iterable[str] = (), **fixed: Any) -> Recipe:
@@ -185,8 +193,7 @@ def read(file: Path | None = None, overrides: Iterable[str] = (), **fixed: Any) 
 
 def change(recipe: Recipe, values: Mapping[str, Any], overrides: Iterable[str] = (), **fixed: Any) -> Recipe:
     """Give the recipe with some settings changed; arguments and errors as for `read`."""
-    hints = get_type_hints(Recipe)
-    known = [entry.name for entry in fields(Recipe)]
+    known = [*Recipe.model_fields]
     merged = dict(values)
     for override in overrides:
         key, separator, text = override.partition("=")
@@ -202,7 +209,10 @@ def change(recipe: Recipe, values: Mapping[str, Any], overrides: Iterable[str] =
     for key in merged:
         if key not in known:
             raise unknown("recipe setting", key, known)
-    return replace(recipe, **{key: _coerce(key, value, hints[key]) for key, value in merged.items()})
+    try:
+        return Recipe.model_validate({**recipe.model_dump(), **merged})
+    except ValidationError as error:
+        raise _explained(error.errors()[0]) from None
 
 
 def _value(override: str, text: str) -> Any:
@@ -229,40 +239,25 @@ def unknown(what: str, given: str, known: Sequence[str]) -> InvalidInput:
     )
 
 
-def _coerce(key: str, value: Any, kind: Any) -> Any:
-    """Give the value as the field's type, or say what type it must have."""
-    if isinstance(kind, type) and issubclass(kind, StrEnum):
-        try:
-            return kind(value)
-        except ValueError:
-            raise unknown(f"{key} called", value, [member.value for member in kind]) from None
-    if kind is float and isinstance(value, str | int) and not isinstance(value, bool):
-        try:  # YAML 1.1 reads 1e-4 as a word
-            return float(value)
-        except ValueError:
-            raise _wrong_type(key, value, "a number") from None
-    if str(kind).startswith("tuple") and isinstance(value, list | tuple):
-        part = float if "float" in str(kind) else str
-        return tuple(_coerce(key, item, part) for item in value)
-    if kind in (bool, int, float, str):
-        if type(value) is not kind:
-            words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-            raise _wrong_type(key, value, words[kind])
-        return value
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise _wrong_type(key, value, "a list" if str(kind).startswith("tuple") else "a mapping")
-
-
-def _wrong_type(key: str, value: Any, allowed: str) -> InvalidInput:
-    return InvalidInput(
-        "wrong_type", f"{key} must be {allowed}, not {value!r}.", field=key, given=value, allowed=allowed
-    )
-
-
-def _require(recipe: Recipe, name: str, holds: bool, allowed: str) -> None:
-    if not holds:
-        given = getattr(recipe, name)
-        raise InvalidInput(
-            "out_of_range", f"{name} must be {allowed}, not {given!r}.", field=name, given=given, allowed=allowed
+def _explained(problem: ErrorDetails) -> InvalidInput:
+    """Say what pydantic found in the words of the setting."""
+    own = problem.get("ctx", {}).get("error")
+    if isinstance(own, InvalidInput):
+        return own
+    key, given = str(problem["loc"][0]), problem["input"]
+    if problem["type"] in _KINDS:
+        allowed = _KINDS[problem["type"]]
+        return InvalidInput(
+            "wrong_type", f"{key} must be {allowed}, not {given!r}.", field=key, given=given, allowed=allowed
         )
+    setting = Recipe.model_fields[key]
+    if setting.description is not None:
+        return _out_of_range(key, given, setting.description)
+    members = [member.value for member in setting.annotation] if isinstance(setting.annotation, EnumType) else []
+    return unknown(f"{key} called", given, members)
+
+
+def _out_of_range(name: str, given: Any, allowed: str) -> InvalidInput:
+    return InvalidInput(
+        "out_of_range", f"{name} must be {allowed}, not {given!r}.", field=name, given=given, allowed=allowed
+    )

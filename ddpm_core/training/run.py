@@ -59,7 +59,7 @@ def train(
         raise InvalidInput(
             "run_exists", f"{out} already holds a run; `ddpm resume` goes on with it.", field="out", given=str(out)
         )
-    return _run(out, replace(recipe, data=str(data)), None, limits, report)
+    return _run(out, recipe.model_copy(update={"data": str(data)}), None, limits, report)
 
 
 def resume(
@@ -86,7 +86,8 @@ def resume(
 
 def _run(folder: Path, recipe: Recipe, start: Path | None, limits: Limits, report: Report) -> Progress:
     init = str(Path(recipe.init).resolve()) if recipe.init else ""
-    recipe = replace(recipe, data=str(Path(recipe.data).resolve()), init=init)  # it may be resumed from elsewhere
+    # It may be resumed from elsewhere.
+    recipe = recipe.model_copy(update={"data": str(Path(recipe.data).resolve()), "init": init})
     refuse_inside(Path(recipe.data), folder)
     accelerator = accelerator_for(recipe)
     with accelerator.main_process_first():
@@ -103,7 +104,7 @@ def _run(folder: Path, recipe: Recipe, start: Path | None, limits: Limits, repor
         "training_images": len(kept),
         "held_back_images": len(held),
         "terms": recipe.terms,
-        "recipe": {key: value for key, value in recipe.to_dict().items() if key not in ("data", "init")},
+        "recipe": recipe.model_dump(mode="json", exclude={"data", "init"}),
     }
     parent = read_bundle(recipe.init) if recipe.init and start is None else None
     if parent is not None:
@@ -146,7 +147,7 @@ def accelerator_for(recipe: Recipe) -> Accelerator:
 
 
 def _write(folder: Path, recipe: Recipe) -> None:
-    write_whole(folder / RECIPE, yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True))
+    write_whole(folder / RECIPE, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 
 def _about(

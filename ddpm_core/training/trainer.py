@@ -98,7 +98,7 @@ class Trainer:
         optimizer = torch.optim.AdamW(
             self.network.parameters(),
             lr=recipe.learning_rate,
-            betas=recipe.betas,  # type: ignore[arg-type]  # two, by the recipe
+            betas=recipe.betas,
             weight_decay=recipe.weight_decay,
             fused=True,
         )

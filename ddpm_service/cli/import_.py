@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ddpm_service.cli.choices import Domain, PredictionType, Schedule
 from ddpm_service.cli.failure import told_in_a_line
-
-
-class Domain(StrEnum):
-    """How selfies are aligned for the model."""
-
-    HUMAN_FACE = "human_face"
-    CAT_FACE = "cat_face"
-    ANY = "any"
-
-
-class PredictionType(StrEnum):
-    """What the network was trained to predict."""
-
-    EPSILON = "epsilon"
-    V_PREDICTION = "v_prediction"
-    SAMPLE = "sample"
-
-
-class Schedule(StrEnum):
-    """The noise schedule, with 1000 levels where nothing else is said."""
-
-    LINEAR = "linear"
-    COSINE = "cosine"
 
 
 def import_(

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,16 +13,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from ddpm_service.cli.choices import Domain
 from ddpm_service.cli.extras import extra
-
-
-class Domain(StrEnum):
-    """What the pictures are cropped to."""
-
-    HUMAN_FACE = "human_face"
-    CAT_FACE = "cat_face"
-    ANY = "any"
-
 
 Settings = Annotated[
     list[str] | None,

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import aiohttp
 from pydantic import ValidationError
+from urllib3 import encode_multipart_formdata
 
 from ddpm_api import EndEvent, Error, ErrorBody, ErrorEvent, Event, GenerateRequest, parse_event
 from ddpm_service.torchserve.api import Api
@@ -182,17 +183,9 @@ def encode(request: GenerateRequest) -> tuple[bytes, str]:
         return json.dumps(given).encode(), "application/json"
     if not given:
         return request.image, "application/octet-stream"
-    boundary = b"ddpm-5b0a8d1e6f2c4973a1d5e8b4c7f09a36"
-    while boundary in request.image:
-        boundary += b"x"
-    start = b"--%s\r\nContent-Disposition: form-data; name=" % boundary
-    body = b"".join(
-        start + b'"%s"\r\n\r\n%s\r\n' % (name.encode(), _text(value).encode()) for name, value in given.items()
-    )
-    # A constant file name makes it a file, whose bytes TorchServe leaves alone.
-    body += start + b'"image"; filename="image"\r\nContent-Type: application/octet-stream\r\n\r\n'
-    body += request.image + b"\r\n"
-    return body + b"--%s--\r\n" % boundary, f"multipart/form-data; boundary={boundary.decode()}"
+    fields = {name: _text(value) for name, value in given.items()}
+    # A file name makes it a file, whose bytes TorchServe leaves alone.
+    return encode_multipart_formdata({**fields, "image": ("image", request.image, "application/octet-stream")})
 
 
 def _text(value: Any) -> str:
@@ -221,7 +214,7 @@ async def _refusal(response: aiohttp.ClientResponse) -> Error:
             update={"retry_after": retry_after or (_RETRY_SECONDS if error.status == 503 else None)}
         )
     if response.status == _TOO_LARGE:
-        return Error(code="too_large", message="The request is too large.", field="body", allowed="32 MiB")
+        return Error(code="too_large", message="The request is too large for TorchServe.", field="body")
     if response.status == _MISSING:
         return _error("unavailable", "The version has just been removed; ask again.")
     if response.status == 503:

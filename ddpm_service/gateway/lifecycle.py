@@ -68,7 +68,8 @@ async def _serve(options: Options, settings: Settings) -> None:
         while limits.open(name, version) and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
 
-    supervisor = Supervisor(options.config, options.models, board=board, drain=drain_version)
+    lines = {"max_request_size": str(settings.longest_upstream)}
+    supervisor = Supervisor(options.config, options.models, lines, board=board, drain=drain_version)
     backend = TorchServeBackend(supervisor.server.inference_url, board)
     gate = Gate(backend, limits, tokens, metrics)
     door = Door(gate, board, settings, options.host)

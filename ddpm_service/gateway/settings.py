@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from ddpm_service.errors import ServiceError
 
 _PREFIX = "DDPM_"
+_FIELDS_BYTES = 64 * 2**10
 # Options of the commands; and what a cluster sets for services whose names begin like ours.
 _OTHERS = re.compile(r"DDPM_TOKENS?|\w+_(SERVICE_HOST|(SERVICE_)?PORT(_\w+)?)")
 
@@ -25,10 +26,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_bytes: int = Field(32 * 2**20, ge=1024, description="longest request body")
+    max_bytes: int = Field(32 * 2**20, ge=1024, le=2**30, description="longest request body")
     max_upload_bytes: int = Field(256 * 2**20, ge=1024, description="bodies that are held in memory at one time")
     upload_seconds: float = Field(60.0, gt=0, description="time in which a body must have arrived")
-    max_open: int = Field(100, ge=1, description="requests under way or queued per model version")
+    max_open: int = Field(100, ge=1, le=1000, description="requests under way or queued per model version")
     max_open_per_token: int = Field(20, ge=1, description="requests of one token under way or queued")
     rate_per_minute: float = Field(120.0, ge=1, description="requests of one token")
     stalled_seconds: float = Field(30.0, gt=0, description="time after which a client that reads nothing is left")
@@ -40,6 +41,11 @@ class Settings(BaseModel):
     cors_origins: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
         (), description="origins of web pages that may ask, separated by commas"
     )
+
+    @property
+    def longest_upstream(self) -> int:
+        """The longest body that goes on to TorchServe: as a form, with a field for every setting."""
+        return self.max_bytes + _FIELDS_BYTES
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:

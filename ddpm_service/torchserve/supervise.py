@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
@@ -32,6 +32,7 @@ class Supervisor:
     Args:
         config: the ``config.properties``.
         models: the ``models.yaml``.
+        settings: lines that replace those of ``config``.
         board: where the state of every version is kept.
         drain: waits until no request runs on (name, version), whose streams are about to be cut.
     """
@@ -40,13 +41,14 @@ class Supervisor:
         self,
         config: Path,
         models: Path,
+        settings: Mapping[str, str] | None = None,
         *,
         board: Board,
         drain: Callable[[str, str], None],
     ) -> None:
         self._models = models
         # models.yaml decides what is loaded.
-        self.server = TorchServe(config, {"load_models": ""}, sockets=Sockets.of(config))
+        self.server = TorchServe(config, {**(settings or {}), "load_models": ""}, sockets=Sockets.of(config))
         self._management = Management(self.server.management_url)
         self._board = board
         self._converger = Converger(

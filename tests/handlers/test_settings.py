@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from annotated_types import Le
 
 from handlers.settings import Settings, read_settings
 
@@ -18,13 +19,21 @@ def config() -> dict:
 
 
 def test_the_packed_settings_are_the_defaults(config):
-    assert read_settings(config["handler"]) == read_settings(None) == Settings()
+    assert read_settings(config["handler"], {}) == read_settings(None, {}) == Settings()
+
+
+def test_the_engine_takes_in_as_many_requests_as_the_front_door_is_told():
+    assert read_settings({"tick_seconds": 1.0}, {"DDPM_MAX_OPEN": "250"}) == Settings(capacity=250, tick_seconds=1.0)
+    for wrong in ("many", "0", "1001"):
+        with pytest.raises(ValueError, match=r"handler\.capacity: "):
+            read_settings(None, {"DDPM_MAX_OPEN": wrong})
 
 
 def test_torchserve_never_queues_and_never_kills_a_working_worker(config):
     settings = read_settings(config["handler"])
 
-    assert config["batchSize"] == settings.capacity + 1
+    most = next(bound.le for bound in Settings.model_fields["capacity"].metadata if isinstance(bound, Le))
+    assert config["batchSize"] > most
     assert config["responseTimeout"] >= 2 * settings.grpc_seconds
     assert (config["minWorkers"], config["maxWorkers"], config["continuousBatching"]) == (1, 1, True)
 

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ddpm_core.domain import Domain
 from ddpm_core.faces.find import LIKE_A_FACE
 from ddpm_core.faces.pose import Pose, PoseModel
 
 _SIDE = 96  # as large as the service draws a face to settle on
-_KIND = {"human_face": "human", "cat_face": "cat"}
 _POINTS = ((0.375, 0.472), (0.625, 0.472), (0.5, 0.75))  # of the CelebA-HQ square (docs/methods.md)
 
 
@@ -21,8 +21,8 @@ class Landmarks:
         domain: of the model; one without faces has no landmarks.
     """
 
-    def __init__(self, domain: str) -> None:
-        self._model = PoseModel.load(_KIND[domain]) if domain in _KIND else None
+    def __init__(self, domain: Domain) -> None:
+        self._model = PoseModel.load(domain.kind) if domain.kind else None
 
     @property
     def known(self) -> bool:

@@ -12,6 +12,7 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 from ddpm_core.data.images import ImageSet
+from ddpm_core.domain import Domain
 from ddpm_core.errors import InvalidInput
 from ddpm_core.evaluation.likeness.activations import deepest, denoiser_extractor
 from ddpm_core.evaluation.likeness.copying import distances, threshold
@@ -116,20 +117,20 @@ def face():
 
 
 def test_landmarks_are_where_the_alignment_puts_them(face):
-    (points,) = Landmarks("human_face").find(face[None])
+    (points,) = Landmarks(Domain.HUMAN_FACE).find(face[None])
     assert points == pytest.approx(np.array([[0.375, 0.472], [0.625, 0.472], [0.5, 0.75]]), abs=0.03)
 
 
 def test_a_face_that_is_moved_is_as_far_as_it_was_moved(face):
     moved = np.roll(face, 4, 1)  # of 64, where the eyes are 16 apart
-    points = Landmarks("human_face").find(np.stack([face, moved]))
+    points = Landmarks(Domain.HUMAN_FACE).find(np.stack([face, moved]))
     assert geometry(points[:1], points[:1]) == pytest.approx(0)
     assert geometry(points[1:], points[:1]) == pytest.approx(0.25, abs=0.06)
 
 
 def test_where_there_is_no_face_there_is_no_distance(face):
     noise = np.random.default_rng(0).integers(0, 256, face.shape).astype(np.uint8)
-    points = Landmarks("human_face").find(np.stack([face, noise]))
+    points = Landmarks(Domain.HUMAN_FACE).find(np.stack([face, noise]))
     assert np.isnan(points[1]).all()
     assert math.isnan(geometry(points[:1], points[1:])[0])
 
@@ -138,8 +139,8 @@ def test_an_animals_face_is_none_for_a_model_of_humans():
     kept = io.BytesIO()
     Image.fromarray(skimage.data.chelsea()).save(kept, "PNG")
     cat = align(decode(kept.getvalue()), 128, FaceFinder("cat_face")).pixels
-    assert np.isnan(Landmarks("human_face").find(cat[None])).all()
-    assert not np.isnan(Landmarks("cat_face").find(cat[None])).any()
+    assert np.isnan(Landmarks(Domain.HUMAN_FACE).find(cat[None])).all()
+    assert not np.isnan(Landmarks(Domain.CAT_FACE).find(cat[None])).any()
 
 
 def unet():

@@ -43,7 +43,7 @@ def test_two_processes_train_as_one_that_computes_the_batch_in_two_parts(picture
     import yaml
 
     settings = tmp_path / "recipe.yaml"
-    settings.write_text(yaml.safe_dump(tiny().to_dict()), encoding="utf-8")
+    settings.write_text(yaml.safe_dump(tiny().model_dump(mode="json")), encoding="utf-8")
     assert launch([str(pictures), str(tmp_path / "two"), str(settings)], 2) == [0, 0]
     run.train(pictures, tmp_path / "one", tiny(accumulate=2))
 

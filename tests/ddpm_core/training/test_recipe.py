@@ -30,7 +30,7 @@ def test_nothing_behind_the_sign_is_the_empty_text():
 def test_what_is_written_reads_back_as_the_same_recipe(tmp_path):
     recipe = recipes.read(None, ["schedule=linear", "classes=[cats]", "patch=2"])
     file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(recipe.to_dict()), encoding="utf-8")
+    file.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
     assert recipes.read(file) == recipe
 
 

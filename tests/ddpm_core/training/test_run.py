@@ -135,7 +135,7 @@ def test_a_run_killed_at_any_moment_goes_on_from_a_whole_checkpoint(finished, pi
         "run.train(Path(sys.argv[1]), Path(sys.argv[2]), recipe.read(Path(sys.argv[3])))\n"
     )
     settings = tmp_path / "recipe.yaml"
-    settings.write_text(json.dumps(tiny(sample_every=8, checkpoint_every=1).to_dict()), encoding="utf-8")
+    settings.write_text(json.dumps(tiny(sample_every=8, checkpoint_every=1).model_dump(mode="json")), encoding="utf-8")
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(pictures), str(again), str(settings), str(torch.get_num_threads())]
     )

@@ -1,0 +1,28 @@
+"""What options can be, where the core decides it: a command line is read before the core is imported."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Domain(StrEnum):
+    """What a model's pictures show."""
+
+    HUMAN_FACE = "human_face"
+    CAT_FACE = "cat_face"
+    ANY = "any"
+
+
+class PredictionType(StrEnum):
+    """What the network was trained to predict."""
+
+    EPSILON = "epsilon"
+    V_PREDICTION = "v_prediction"
+    SAMPLE = "sample"
+
+
+class Schedule(StrEnum):
+    """The noise schedule, with 1000 levels where nothing else is said."""
+
+    LINEAR = "linear"
+    COSINE = "cosine"
