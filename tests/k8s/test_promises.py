@@ -351,7 +351,8 @@ def test_the_ingress_passes_streams_on_at_once_and_for_as_long_as_they_last():
 
 
 def test_the_front_door_goes_by_the_names_of_its_ways_in():
-    hosts = Settings.read(config("overlays/cpu", "ddpm-settings")).hosts
+    (reference,) = serving(one(render("overlays/cpu"), "Deployment"))["envFrom"]
+    hosts = Settings.read(config("overlays/cpu", reference["configMapRef"]["name"])).hosts
     ingresses = yaml.safe_load_all((ROOT / "k8s/examples/ingress.yaml").read_text())
     public = {rule["host"] for ingress in ingresses for rule in ingress["spec"]["rules"]} - {"faces-grpc.example.com"}
     routed = set(one(render("overlays/canary"), "HTTPRoute")["spec"]["hostnames"])
