@@ -7,8 +7,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, aclosing
 from functools import partial
+from typing import Any
 
 import grpc
+from google.protobuf import empty_pb2
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio as health_aio
@@ -30,6 +32,7 @@ from ddpm_service.errors import ServiceError
 from ddpm_service.gateway import grpc_messages
 from ddpm_service.gateway.door import Door
 from ddpm_service.gateway.grpc_messages import POOL, SERVICE, Prediction, prediction, read_prediction
+from ddpm_service.gateway.grpc_small import OPTIONS, SmallMethods, give_memory_back
 from ddpm_service.gateway.logs import log, request_id
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -42,6 +45,7 @@ _EVENTS = "application/x-ndjson"
 _EITHER = {"", "*/*"}
 _LOOK_SECONDS = 0.2
 _GRACE_SECONDS = 2.0
+_TRIM_SECONDS = 2.0
 _CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
@@ -52,6 +56,12 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+
+
+LARGE = frozenset({f"/{SERVICE}/Predictions", f"/{SERVICE}/StreamPredictions"})
+"""Methods that take a selfie: they ask for a token, count the memory and limit the time by the gate's own rules."""
+OPEN = frozenset({f"/{SERVICE}/Ping", f"/{HEALTH}/Check", f"/{HEALTH}/Watch"})
+"""Methods that tell health to whom no token was given; no others do without one."""
 
 
 class GrpcDoor:
@@ -77,7 +87,9 @@ class GrpcDoor:
             ServiceError: the address cannot be listened on.
         """
         server = grpc.aio.server(
+            interceptors=[SmallMethods(self._door.gate, large=LARGE, open_to_all=OPEN)],
             options=[
+                *OPTIONS,
                 ("grpc.max_receive_message_length", self._door.settings.max_bytes),
                 ("grpc.max_send_message_length", _LONGEST_ANSWER),
                 # Else a second service on the same port would get every other connection, without an error.
@@ -85,10 +97,10 @@ class GrpcDoor:
                 # A client that vanished without a word is noticed, and proxies see life while a request is queued.
                 ("grpc.keepalive_time_ms", round(self._door.settings.heartbeat_seconds * 1000)),
                 ("grpc.http2.max_pings_without_data", 0),
-            ]
+            ],
         )
-        methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            "Ping": grpc.unary_unary_rpc_method_handler(self._ping),
+        methods: dict[str, grpc.RpcMethodHandler[Any, bytes]] = {
+            "Ping": grpc.unary_unary_rpc_method_handler(self._ping, empty_pb2.Empty.FromString),
             # On the wire one message is a stream of one. As streams, a message is not read before its sender is known.
             "Predictions": grpc.stream_stream_rpc_method_handler(partial(self._serve, whole=True)),
             "StreamPredictions": grpc.stream_stream_rpc_method_handler(partial(self._serve, whole=False)),
@@ -115,16 +127,20 @@ class GrpcDoor:
 
     async def _follow(self) -> None:
         """Keep the health service at the readiness of the front door, also for those who watch it."""
+        trimmed = time.monotonic()
         while True:
             await self._tell_health()
             await asyncio.sleep(_LOOK_SECONDS)
+            if time.monotonic() - trimmed > _TRIM_SECONDS:
+                await asyncio.to_thread(give_memory_back)
+                trimmed = time.monotonic()
 
     async def _tell_health(self) -> None:
         states = health_pb2.HealthCheckResponse
         for name in ("", SERVICE):
             await self._health.set(name, states.SERVING if self._door.ready else states.NOT_SERVING)
 
-    async def _ping(self, _message: bytes, _context: Context) -> bytes:
+    async def _ping(self, _message: empty_pb2.Empty, _context: Context) -> bytes:
         return grpc_messages.health('{"status": "%s"}' % ("Healthy" if self._door.ready else "Unhealthy"))
 
     async def _serve(self, messages: AsyncIterator[bytes], context: Context, *, whole: bool) -> None:

@@ -1,0 +1,154 @@
+"""gRPC's small methods (ping, health, reflection, and whatever is added) behind bounds of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any, TypeAlias
+from weakref import WeakValueDictionary
+
+import grpc
+
+from ddpm_api import ApiError
+from ddpm_service.gateway.gate import Gate
+
+LONGEST = 4096
+"""Bytes of a message of theirs."""
+# How long a message is gets known only when it is there, and gRPC has one limit for all methods: so a few are read at
+# one time, one of each connection. A small message comes with its call; who waits for its turn may wait a little.
+_READERS = 2
+_READ_SECONDS = 1.0
+_TURN_SECONDS = 5.0
+_CALL_SECONDS = 10.0
+# Whoever watches for longer asks again.
+_WATCH_SECONDS = 3600.0
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Details = grpc.HandlerCallDetails
+Context = grpc.aio.ServicerContext[Any, Any]
+
+OPTIONS = (
+    # What is sent ahead and not read yet is held: so much a call, so many calls a connection, so many connections.
+    ("grpc.http2.lookahead_bytes", 16 * 2**10),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.max_concurrent_streams", 200),
+    ("grpc.max_allowed_incoming_connections", 512),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 300_000),
+)
+"""A server's options that bound what connections hold."""
+
+
+class SmallMethods(grpc.aio.ServerInterceptor):
+    """Puts every method that is not named here behind a token, a time limit and `LONGEST`.
+
+    A message is read once its call has been let in, a few at one time.
+
+    Args:
+        gate: knows the tokens.
+        large: methods that see to all of this themselves.
+        open_to_all: methods that need no token.
+    """
+
+    def __init__(self, gate: Gate, *, large: Collection[str], open_to_all: Collection[str]) -> None:
+        self._gate = gate
+        self._large = frozenset(large)
+        self._open = frozenset(open_to_all)
+        self._readers = asyncio.Semaphore(_READERS)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Give the method's handler, bounded."""
+        handler = await continuation(details)
+        if handler is None or details.method in self._large:
+            return handler
+        # Whatever its shape is: as streams, a message is not read before somebody asks for it.
+        return grpc.stream_stream_rpc_method_handler(partial(self._serve, handler, details.method))
+
+    async def _serve(self, handler: Handler, method: str, messages: AsyncIterator[bytes], context: Context) -> None:
+        if method not in self._open:
+            sent = dict(context.invocation_metadata() or ())
+            try:
+                self._gate.identify(str(sent.get("authorization", "")))
+            except ApiError as refusal:
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, refusal.error.message)
+        told = _Told(context, handler.response_serializer)
+        streams = handler.request_streaming or handler.response_streaming
+        try:
+            async with asyncio.timeout(_WATCH_SECONDS if streams else _CALL_SECONDS):
+                requests = self._requests(handler, messages, context)
+                asked = requests if handler.request_streaming else await _only(requests, context)
+                answers = _behaviour(handler)(asked, told)
+                if hasattr(answers, "__aiter__"):
+                    async for answer in answers:
+                        await told.write(answer)
+                elif (answer := await answers) is not None:
+                    await told.write(answer)
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "The message did not arrive in time.")
+
+    async def _requests(self, handler: Handler, messages: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+        while True:
+            message = await self._read(messages, context.peer())
+            if message is None:
+                return
+            if len(message) > LONGEST:
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"Messages here have at most {LONGEST} bytes.")
+            try:
+                request = handler.request_deserializer(message) if handler.request_deserializer else message
+            except Exception:  # protobuf's own kinds of error vary by its implementation
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "The message is malformed.")
+            yield request
+
+    async def _read(self, messages: AsyncIterator[bytes], peer: str) -> bytes | None:
+        """The next message, None where its sender has no more."""
+        turn = self._turns.setdefault(peer, asyncio.Lock())
+        async with AsyncExitStack() as held:
+            async with asyncio.timeout(_TURN_SECONDS):
+                await held.enter_async_context(turn)
+                await held.enter_async_context(self._readers)
+            async with asyncio.timeout(_READ_SECONDS):
+                return await anext(messages, None)
+
+
+class _Told:
+    """A call's context for a handler whose answers are not bytes yet."""
+
+    def __init__(self, context: Context, serialize: Callable[[Any], bytes] | None) -> None:
+        self._context = context
+        self._serialize = serialize
+
+    async def write(self, answer: Any) -> None:
+        await self._context.write(self._serialize(answer) if self._serialize else answer)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
+async def _only(requests: AsyncIterator[Any], context: Context) -> Any:
+    request = await anext(aiter(requests), None)
+    if request is None:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "There is no message.")
+    return request
+
+
+def _behaviour(handler: Handler) -> Callable[[Any, Any], Any]:
+    """What the handler calls, whichever of the four shapes it has."""
+    behaviours = (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream)
+    return next(each for each in behaviours if each is not None)
+
+
+def give_memory_back() -> None:
+    """Return to the system what gRPC's threads have freed: glibc keeps it, a heap a thread."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim is not None:
+            trim(0)
