@@ -70,10 +70,12 @@ def count(tally: Path, key: Path) -> list[Count]:
     answers: dict[tuple[str, str], bool | None] = {}
     for number, line in enumerate(_lines(tally), 2):
         row, column, answer = (word.strip() for word in line)
-        if row not in rows or column not in columns or (row, column) in answers:
-            _refuse(tally, number, f"{row}{column}", f"each cell of {key} once")
+        if row not in rows or column not in columns:
+            _refuse(tally, number, f"the sheet has no cell {row}{column}", allowed=f"1A to {len(rows)}{max(columns)}")
+        if (row, column) in answers:
+            _refuse(tally, number, f"{row}{column} comes twice", allowed="each cell once")
         if answer.lower() not in _ANSWERS:
-            _refuse(tally, number, answer, "yes, no or nothing")
+            _refuse(tally, number, f"broken is {answer!r}", allowed="yes, no or nothing")
         answers[row, column] = _ANSWERS[answer.lower()]
     counts = []
     for name, settings in columns.items():
@@ -94,6 +96,6 @@ def _lines(tally: Path) -> list[list[str]]:
     return lines[1:]
 
 
-def _refuse(tally: Path, number: int, given: str, allowed: str) -> None:
-    message = f"{tally}, line {number}: {given!r} is not {allowed}."
-    raise InvalidInput("unknown_value", message, field="tally", given=given, allowed=allowed)
+def _refuse(tally: Path, number: int, what: str, allowed: str) -> None:
+    message = f"{tally}, line {number}: {what}; allowed: {allowed}."
+    raise InvalidInput("unknown_value", message, field="tally", given=what, allowed=allowed)
