@@ -84,6 +84,15 @@ def test_packages_import_only_what_they_may(path: Path) -> None:
         assert not imported & {"torch", "diffusers"}
 
 
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_measures_is_never_in_the_service(path: Path) -> None:
+    imported = imports(path)
+    if "dlib" in packages(imported) or "face_recognition_models" in packages(imported):
+        assert path == ROOT / "ddpm_core" / "evaluation" / "face_network.py"
+    if top(path) == "handlers" or (top(path) == "ddpm_service" and "cli" not in path.parts):
+        assert not any(name.startswith("ddpm_core.evaluation") for name in imported)
+
+
 @pytest.mark.parametrize(
     "path", [p for p in modules() if top(p) == "ddpm_service"], ids=lambda p: str(p.relative_to(ROOT))
 )

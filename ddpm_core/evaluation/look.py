@@ -99,9 +99,7 @@ def make_look(
         InvalidInput: more columns than letters, or calls that a model does not have.
     """
     settings = [
-        {**_about(pipeline), **method.settings(pipeline.bundle, targets[0].pixels)}
-        for pipeline, targets in models
-        for method in methods
+        {**_about(pipeline), **method.settings(pipeline.bundle)} for pipeline, targets in models for method in methods
     ]
     if len(settings) > len(ascii_uppercase):
         message = f"{len(settings)} columns are too many to look at; a sheet has at most {len(ascii_uppercase)}."

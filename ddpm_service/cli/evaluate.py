@@ -127,7 +127,7 @@ def _show(rows: list[dict[str, Any]], names: list[str]) -> None:
             f"{row[kernel]:.5f} ± {row[error]:.5f}",
             *(f"{row[name]:.3f}" if name in row else "" for name in others),
         )
-    console = Console(width=max(120, Console().width))
+    console = Console(width=max(200, Console().width))
     console.print(table)
     last = rows[-1]
     console.print(

@@ -7,7 +7,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from ddpm_core.evaluation import face_figures
+from ddpm_core.evaluation.face_network import Faces
 from ddpm_service.cli import app
+from ddpm_service.cli.evaluate_faces import face_network
 
 PLOTS = ["schedule", "forward", "backward", "losses", "table", "samples", "copies"]
 
@@ -92,6 +95,27 @@ def test_without_a_number_of_steps_it_is_the_models_own(evaluate, tmp_path):
     assert (rows[-1]["sampler"], rows[-1]["num_inference_steps"]) == ("dpmpp_2m", 25)
 
 
+def test_where_no_face_network_is_installed_it_says_how_to_get_one(monkeypatch, capsys):
+    monkeypatch.setattr(face_figures, "installed", lambda: False)
+    assert face_network("human_face") is None
+    assert "pip install 'ddpm-lookalike[measure]'" in capsys.readouterr().err
+    assert face_network("cat_face") is None  # which it could not judge anyway
+    assert capsys.readouterr().err == ""
+
+
+def test_figures_of_faces_stand_beside_the_others(evaluate, monkeypatch):
+    class Network:
+        version = "1"
+
+        def __call__(self, pixels):
+            return Faces(np.full(len(pixels), 2.0), np.zeros(len(pixels)), pixels[:, 0, :8].reshape(len(pixels), -1))
+
+    monkeypatch.setattr(import_module("ddpm_service.cli.evaluate"), "face_network", lambda domain: Network())
+    heading, _, row, *_ = evaluate("--num-inference-steps", "2").stdout.splitlines()
+    shown = dict(zip(heading.split(), row.replace(" ± ", "±").split(), strict=True))
+    assert (shown["whole_faces"], shown["face_asymmetry"]) == ("1.000", "0.000")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -157,7 +181,10 @@ def test_likeness_called_again_goes_on_where_it_was(likeness, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--methods", "none,blend"], "--methods: 'blend' is not one of: faithful, likeness, celebrity, pixel, none"),
+        (
+            ["--methods", "none,blend"],
+            "--methods: 'blend' is not one of: auto, faithful, likeness, celebrity",
+        ),
         (["--methods", "none:2000"], "num_inference_steps must be between 1 and the start level 1000."),
         (["--num-images", "1"], "1 images of each of 5 targets with a face are too few to measure; at least 20"),
         (["--num-images", "17"], "num_images must be in 1..16."),
@@ -182,6 +209,68 @@ def test_a_folder_of_targets_that_holds_no_picture_is_said(likeness, tmp_path):
     result = likeness("--targets", tmp_path / "empty")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "There are no images in" in result.stderr
+
+
+@pytest.fixture
+def look(model, packed, tmp_path):
+    return lambda *arguments: ddpm(
+        *("evaluate", "look", model, "--targets", packed, "--num-targets", 3, "--methods", "none:2,likeness:2"),
+        *("--out", tmp_path / "look.png", "--device", "cpu", "--dtype", "float32", *arguments),
+    )
+
+
+def test_a_sheet_is_looked_at_and_its_broken_faces_are_counted(look, tmp_path):
+    result = look()
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [str(tmp_path / f"look.{suffix}") for suffix in ("png", "csv", "key.json")]
+    assert size(tmp_path / "look.png")[0] > 400
+    tally = tmp_path / "look.csv"
+    tally.write_text(tally.read_text(encoding="utf-8").replace(",\n", ",no\n"), encoding="utf-8")
+    counted = ddpm("evaluate", "tally", tally)
+    assert (counted.exit_code, counted.stderr) == (0, "")
+    lines = [line.split() for line in counted.stdout.splitlines()[1:]]
+    assert {(line[2], *line[3:6]) for line in lines} == {("none:2", "0", "3", "0%"), ("likeness:2", "0", "3", "0%")}
+    (tmp_path / "look.key.json").rename(tmp_path / "elsewhere.json")
+    assert ddpm("evaluate", "tally", tally, "--key", tmp_path / "elsewhere.json").stdout == counted.stdout
+
+
+def test_a_sheet_has_rows_for_each_image_and_is_cut_where_it_is_told(look, tmp_path):
+    assert look("--num-images", 2, "--rows", 4).exit_code == 0
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["look-1.png", "look-2.png"]
+
+
+def test_what_was_judged_is_not_written_over(look, tmp_path):
+    (tmp_path / "look.csv").write_text("hours of work", encoding="utf-8")
+    result = look()
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "look.csv is there already, and what was judged may be in it: give another --out." in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["look.csv"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--methods", "none,blend"], "--methods: 'blend' is not one of: auto, faithful, likeness"),
+        (["--methods", "none:2000"], "num_inference_steps must be between 1 and the start level 1000."),
+        (["--targets", "nowhere.zip"], "There is no folder, zip or list nowhere.zip."),
+        (["--held-back"], "does not say that images were held back"),
+    ],
+)
+def test_a_look_that_fails_says_why_in_one_line(look, arguments, says, tmp_path):
+    result = look(*arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("ddpm evaluate look: ")
+    assert says in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tally_without_its_key_is_told(tmp_path):
+    (tmp_path / "look.csv").write_text("row,column,broken\n1,A,no\n", encoding="utf-8")
+    result = ddpm("evaluate", "tally", tmp_path / "look.csv")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("ddpm evaluate tally: ")
+    assert "look.key.json is not the key of a sheet." in result.stderr
 
 
 def size(path):
@@ -258,7 +347,7 @@ def test_a_picture_of_another_kind_is_wrong_usage(tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    [["evaluate", "samples"], ["evaluate", "likeness"], *(["plot", name] for name in PLOTS)],
+    [*(["evaluate", name] for name in ("samples", "likeness", "look", "tally")), *(["plot", name] for name in PLOTS)],
     ids=" ".join,
 )
 def test_help_shows_an_example(command):

@@ -18,11 +18,11 @@ from ddpm_core.data.split import groups
 from ddpm_core.errors import InvalidInput
 from ddpm_core.evaluation.likeness.copying import threshold
 from ddpm_core.evaluation.reference import Reference, choose, held_back_of, held_back_share, read_images
+from ddpm_core.gate import Judgement
 from ddpm_core.pipeline import Pipeline
 from ddpm_core.pixels import Pixels, to_pixels, to_tensor
 
 PERSON_PATTERN = r"^lfw/(.+)_\d+\."
-_STRANGE = {"no_face", "animal_face"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,15 +33,20 @@ class Target:
         name: of its file.
         digest: SHA-256 of its file.
         pixels: (H, H, 3) uint8, aligned.
-        face: False where alignment found no face of the model's domain; such a target is measured apart.
+        judgement: what the service knows of it before it plans.
         aligned: it came aligned, out of a zip or list.
     """
 
     name: str
     digest: str
     pixels: Pixels
-    face: bool = True
+    judgement: Judgement
     aligned: bool = False
+
+    @property
+    def face(self) -> bool:
+        """False where no face of the model's domain was found; such a target is measured apart."""
+        return self.judgement.has_face is not False
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,9 +154,8 @@ def _photographs(folder: Path, pipeline: Pipeline) -> list[Target]:
             raise InvalidInput(
                 error.code, f"{name} in {folder}: {error.message}", field="targets", given=name
             ) from None
-        face = not any(code in _STRANGE for code, _ in aimed.warnings)
         pixels = to_pixels(to_tensor(aimed.pixels, pipeline.bundle.manifest.channels))
-        targets.append(Target(name, hashlib.sha256(data).hexdigest(), pixels, face))
+        targets.append(Target(name, hashlib.sha256(data).hexdigest(), pixels, pipeline.judge(aimed)))
     return targets
 
 
@@ -165,4 +169,7 @@ def _aligned(found: ImageSet, count: int | None, held_back: float | None, patter
         turn[i] = seen[belongs[i]]
         seen[belongs[i]] += 1
     chosen = sorted(shuffled, key=lambda i: turn[i])[:count]  # each person's first image before any second
-    return [Target(found.names[i], found.digests[i], found.pixels[i], aligned=True) for i in chosen]
+    return [
+        Target(found.names[i], found.digests[i], found.pixels[i], Judgement(has_face=True), aligned=True)
+        for i in chosen
+    ]

@@ -7,23 +7,23 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any, NoReturn
 
+import numpy as np
+
 from ddpm_core.bundle import Bundle
 from ddpm_core.curve import APART, CurvePoint, curve
 from ddpm_core.errors import InvalidInput
-from ddpm_core.gate import Judgement
-from ddpm_core.pixels import Pixels
+from ddpm_core.evaluation.likeness.material import Target
 from ddpm_core.plan import Mode, Plan, make_plan
 
 DEFAULT = "none,celebrity,likeness,faithful,pixel:10/20/50"
-MODES = tuple(mode for mode in Mode if mode is not Mode.AUTO)  # `auto` takes one of the others
 STOP_SHARE = 1 / 6.5
 POINT_CALLS = 9
-_AFTER_A_MODE = dict.fromkeys(MODES, ("calls",)) | {Mode.PIXEL: ("guidance_loss_scale", "calls")}
+_AFTER_A_MODE = dict.fromkeys(Mode, ("calls",)) | {Mode.PIXEL: ("guidance_loss_scale", "calls")}
 _AFTER_A_START = ("grid", "weight", "stop", "chroma", "calls", "apart")
 _BY_NAME = ("sampler", "eta", "guide")
 """What stands behind a mode or behind the start of a point, in this order or by its name, and what has a name only."""
 _GRAMMAR = (
-    f"{', '.join(MODES)}, or start:grid:weight; mode[:calls], pixel[:scale[:calls]], "
+    f"{', '.join(Mode)}, or start:grid:weight; mode[:calls], pixel[:scale[:calls]], "
     "start:grid:weight[:stop[:chroma[:calls[:apart]]]]; behind them calls=, apart= and so on, sampler=, eta=, guide=, "
     "and of a mode resemblance=; several values with / between them"
 )
@@ -46,14 +46,19 @@ class Method:
         """Whether this is the guidance of the program that this one descends from."""
         return self.how["mode"] is Mode.PIXEL
 
-    def plan(self, bundle: Bundle, target: Pixels, num_images: int, seed: int, *, face: bool = True) -> Plan:
-        """Plan the images of one target, (H, H, 3) uint8, with a face or without; else as for `make_plan`."""
-        judgement = Judgement(has_face=face)
-        return make_plan(bundle, target, num_images=num_images, seed=seed, judgement=judgement, **self.how)
+    def plan(self, bundle: Bundle, target: Target, num_images: int, seed: int) -> Plan:
+        """Plan the images of one target; else as for `make_plan`."""
+        aim, judgement = target.pixels, target.judgement
+        return make_plan(bundle, aim, num_images=num_images, seed=seed, judgement=judgement, **self.how)
 
-    def settings(self, bundle: Bundle, target: Pixels) -> dict[str, Any]:
-        """Give all that decides what the method makes, in numbers and words; of a mode also its place on the curve."""
-        used = self.plan(bundle, target, 1, 0).parameters
+    def settings(self, bundle: Bundle) -> dict[str, Any]:
+        """Give all that decides what the method makes of a usual face; of a mode also its place on the curve.
+
+        Raises:
+            InvalidInput: what the model cannot do, as from `make_plan`.
+        """
+        side = bundle.manifest.image_size
+        used = make_plan(bundle, np.zeros((side, side, 3), np.uint8), seed=0, **self.how).parameters
         settings = {key: value for key, value in used.items() if key not in ("num_images", "seed")}
         point = self.how.get("point") or (curve(used["resemblance"]) if "resemblance" in used else None)
         numbers = {key: value for key, value in asdict(point).items() if key != "calls"} if point else {}
@@ -103,7 +108,7 @@ def _how(words: Sequence[str]) -> dict[str, Any]:
     if "=" in words[0]:
         _refuse(words)
     head, *rest = (word for word in words if "=" not in word)
-    mode = Mode(head) if head in MODES else None
+    mode = Mode(head) if head in set(Mode) else None
     order = _AFTER_A_START if mode is None else _AFTER_A_MODE[mode]
     named = [word.partition("=") for word in words if "=" in word]
     pairs = [*zip(order, rest, strict=False), *((name, value) for name, _, value in named)]

@@ -70,7 +70,7 @@ def measure(
         "targets_fingerprint": material.fingerprint,
         "images_a_target": num_images,
     }
-    settings = [{**about, **method.settings(bundle, material.targets[0].pixels)} for method in methods]
+    settings = [{**about, **method.settings(bundle)} for method in methods]
     real = {**about, "method": REAL}
     table = Table(out)
     halves = min(len(half) for half in material.reference.halves)
@@ -97,8 +97,7 @@ def states(
 ) -> Iterator[SampleState]:
     """Begin the images of a method, those of each target in turn; image i of target t has seed + t·num_images + i."""
     for t, target in enumerate(targets):
-        plan = method.plan(pipeline.bundle, target.pixels, num_images, seed + t * num_images, face=target.face)
-        yield from plan.start()
+        yield from method.plan(pipeline.bundle, target, num_images, seed + t * num_images).start()
 
 
 class _Progress:

@@ -10,13 +10,15 @@ from PIL import Image
 
 from ddpm_core.curve import CurvePoint, curve
 from ddpm_core.errors import InvalidInput
+from ddpm_core.evaluation.face_network import Faces
 from ddpm_core.evaluation.likeness.frontier import against_the_origin, copies, frontier
 from ddpm_core.evaluation.likeness.judge import Judge
-from ddpm_core.evaluation.likeness.material import read_material
+from ddpm_core.evaluation.likeness.material import Target, read_material
 from ddpm_core.evaluation.likeness.methods import DEFAULT, parse_methods
 from ddpm_core.evaluation.likeness.picture import draw_likeness
 from ddpm_core.evaluation.likeness.report import table, write_report
 from ddpm_core.evaluation.likeness.sweep import measure
+from ddpm_core.gate import Judgement
 from ddpm_core.plan import make_plan
 
 METHODS = "none:2,likeness:2,pixel:10/50:2,6.2:8:.5:1:1:2"
@@ -54,11 +56,43 @@ def test_several_numbers_stand_for_a_method_each():
     assert names == ["6.2:8:0.5", "6.2:16:0.5", "10:8:0.5", "10:16:0.5", "likeness:10", "likeness:18"]
 
 
-def test_a_point_is_carried_out_as_it_is_written(toy, drawn):
+def test_what_follows_may_be_said_by_name_and_the_sampler_only_so(toy, aimed):
+    (named,) = parse_methods("6.5:8:.5:apart=.7:calls=4:stop=2:chroma=.25")
+    (in_order,) = parse_methods("6.5:8:.5:2:.25:4:.7")
+    assert str(named.plan(toy.bundle, aimed, 1, 0).table) == str(in_order.plan(toy.bundle, aimed, 1, 0).table)
+    names = [method.name for method in parse_methods("likeness:calls=10/18:sampler=ddim/ddpm:resemblance=.60")]
+    assert names == [
+        f"likeness:calls={calls}:sampler={name}:resemblance=0.6" for calls in (10, 18) for name in ("ddim", "ddpm")
+    ]
+    (method,) = parse_methods("celebrity:5:sampler=ddim:eta=.3:resemblance=.6")
+    how = {"mode": "celebrity", "num_inference_steps": 5, "sampler": "ddim", "eta": 0.3, "resemblance": 0.6}
+    plan = make_plan(toy.bundle, aimed.pixels, **how)
+    assert str(method.plan(toy.bundle, aimed, 1, 0).table) == str(plan.table)
+    assert method.settings(toy.bundle).items() >= how.items() - {("mode", "celebrity")}
+
+
+def test_a_sampler_that_there_is_not_is_refused_by_the_plan(toy):
+    with pytest.raises(InvalidInput, match="sampler must be one of: ddpm, ddim, dpmpp_2m"):
+        parse_methods("likeness:sampler=euler")[0].settings(toy.bundle)
+
+
+@pytest.fixture
+def aimed(drawn):
+    return Target("a.png", "0", drawn(1, seed=0)[0], Judgement(has_face=True))
+
+
+def test_auto_takes_for_each_target_what_the_service_would(toy, aimed):
+    (auto, likeness, celebrity) = parse_methods("auto,likeness,celebrity")
+    cup = replace(aimed, judgement=Judgement(has_face=False))
+    for target, same in ((aimed, likeness), (cup, celebrity)):
+        assert str(auto.plan(toy.bundle, target, 1, 0).table) == str(same.plan(toy.bundle, target, 1, 0).table)
+
+
+def test_a_point_is_carried_out_as_it_is_written(toy, aimed):
     (short, long) = parse_methods("6.5:8:.5,6.5:8:.5:2:.25:4:.7")
     assert short.how["point"] == CurvePoint(6.5, 1, 8, 0.5, 1, 9, apart=0.5)
     assert long.how["point"] == CurvePoint(6.5, 2, 8, 0.5, 0.25, 4, apart=0.7)
-    plan = long.plan(toy.bundle, drawn(1, seed=0)[0], 3, 5)
+    plan = long.plan(toy.bundle, aimed, 3, 5)
     assert (plan.seeds, plan.calls, plan.table.weight[0]) == ((5, 6, 7), 4, pytest.approx(0.5, abs=0.01))
     assert set(plan.table.grid) == {8}
     assert set(plan.table.chroma) == {0.25}
@@ -67,19 +101,16 @@ def test_a_point_is_carried_out_as_it_is_written(toy, drawn):
     assert ((plan.table.weight > 0) == (sigma > 2)).all()
 
 
-def test_a_mode_is_carried_out_as_the_service_does(toy, drawn):
-    target = drawn(1, seed=0)[0]
+def test_a_mode_is_carried_out_as_the_service_does(toy, aimed):
     (method,) = parse_methods("celebrity")
-    assert str(method.plan(toy.bundle, target, 1, 0).table) == str(
-        make_plan(toy.bundle, target, mode="celebrity").table
-    )
+    plan = make_plan(toy.bundle, aimed.pixels, mode="celebrity")
+    assert str(method.plan(toy.bundle, aimed, 1, 0).table) == str(plan.table)
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "",
-        "auto",
         "euler",
         "likeness:x",
         "likeness:10:5",
@@ -89,6 +120,11 @@ def test_a_mode_is_carried_out_as_the_service_does(toy, drawn):
         "6.2:8.5:.5",
         "2:8:1:3",
         "6:8:.5:1:1:9:2",
+        "calls=5",
+        "likeness:10:calls=5",
+        "likeness:grid=5",
+        "likeness:calls=",
+        "6.2:8:.5:resemblance=.5",
     ],
 )
 def test_what_is_no_method_is_refused_with_what_would_be(text):
@@ -204,7 +240,7 @@ def test_the_more_of_the_target_is_in_an_image_the_more_it_is_alike(judge, mater
 
 
 def test_targets_without_a_face_are_measured_apart(toy, material):
-    targets = (*material.targets, replace(material.targets[0], name="coffee.png", face=False))
+    targets = (*material.targets, replace(material.targets[0], name="coffee.png", judgement=Judgement(has_face=False)))
     judge = Judge(toy, replace(material, targets=targets))
     strange = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
     with_it = judge.measure(np.concatenate([material.pixels.repeat(2, axis=0), strange]))
@@ -214,6 +250,32 @@ def test_targets_without_a_face_are_measured_apart(toy, material):
     assert {k: v for k, v in with_it.items() if k != "by_target"} == {
         k: v for k, v in without.items() if k != "by_target"
     }
+
+
+class FaceNetwork:
+    """Sees a whole face where a picture is bright, and takes its mean colour for the person."""
+
+    version = "1"
+
+    def __call__(self, pixels):
+        mean = pixels.mean((1, 2))
+        return Faces(np.where(mean.mean(1) > 10, 2.0, 0.0), np.zeros(len(pixels)), np.pad(mean, ((0, 0), (0, 125))))
+
+
+def test_a_face_network_tells_whole_faces_and_whose_they_are(toy, material):
+    targets = (*material.targets, replace(material.targets[0], name="coffee.png", judgement=Judgement(has_face=False)))
+    judge = Judge(toy, replace(material, targets=targets), FaceNetwork())
+    others = material.reference.pixels[:20]
+    darkened = np.concatenate([others, 0 * others[:2]])
+    figures = judge.measure(darkened)
+    assert figures["whole_faces"] == 1  # those of the targets that have a face
+    assert [target["whole_faces"] for target in figures["by_target"]] == [1] * 10 + [0]
+    apart = np.linalg.norm(others.mean((1, 2)) - material.pixels.repeat(2, axis=0).mean((1, 2)), axis=1)
+    assert figures["identity_distance"] == pytest.approx(apart.mean())
+    copied = np.concatenate([material.pixels.repeat(2, axis=0), 0 * others[:2]])
+    assert judge.measure(copied)["identity_distance_all"] == pytest.approx(0)
+    assert judge.measure(copied)["identity_distance"] is None  # of a copy it says nothing
+    assert "whole_faces" not in Judge(toy, material).measure(others)
 
 
 # the rows
@@ -257,6 +319,19 @@ def test_rows_that_are_there_are_kept_and_only_missing_methods_are_measured(run)
     assert told == []
     run("none:2", seed=1)
     assert len(json.loads(out.read_text(encoding="utf-8"))["rows"]) == 5  # two of real faces, one for each seed
+
+
+def test_rows_without_a_face_network_are_measured_again_with_one_and_not_the_other_way_round(run, tmp_path):
+    without, _ = run("none:2")
+    with_it, _ = run("none:2", look=FaceNetwork())
+    assert all("whole_faces" in row and row["face_network"] == "1" for row in with_it)
+    assert run("none:2", look=FaceNetwork())[0] == with_it
+    assert run("none:2")[0] == without
+    headings = {name: table(rows)[0] for name, rows in (("with", with_it), ("without", without))}
+    assert {"whole", "identity"} <= set(headings["with"])
+    assert not {"whole", "identity"} & set(headings["without"])
+    write_report(with_it, "a.png", tmp_path / "a.md")
+    assert "## Share of whole faces by target" in (tmp_path / "a.md").read_text(encoding="utf-8")
 
 
 def test_interrupted_it_loses_the_method_under_way_alone(run):

@@ -8,6 +8,7 @@ from PIL import Image
 from ddpm_core.data.images import decode
 from ddpm_core.errors import InvalidInput
 from ddpm_core.evaluation.extractor import wavelet_extractor
+from ddpm_core.evaluation.face_network import Faces
 from ddpm_core.evaluation.reference import read_reference
 from ddpm_core.evaluation.sweep import evaluate
 from ddpm_core.sampling import Sampler
@@ -72,6 +73,18 @@ def test_interrupted_it_loses_the_cell_under_way_alone(measure):
     rows, out = measure(CELLS)
     assert len(rows) == len(json.loads(out.read_text(encoding="utf-8"))["rows"]) == 3
     assert [path.name for path in out.parent.iterdir()] == ["figures.json"]
+
+
+def test_a_face_network_adds_its_figures(measure):
+    class FaceNetwork:
+        version = "1"
+
+        def __call__(self, pixels):
+            return Faces(np.full(len(pixels), 2.0), np.zeros(len(pixels)), pixels[:, 0, :8].reshape(len(pixels), -1))
+
+    real, made = measure(CELLS[:1], look=FaceNetwork())[0]
+    assert (real["whole_faces"], made["whole_faces"], made["face_network"]) == (1, 1, "1")
+    assert abs(real["face_kid"]) < made["face_kid"]
 
 
 def test_the_same_settings_give_the_same_figures(measure, tmp_path):
