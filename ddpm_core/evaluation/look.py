@@ -16,13 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ddpm_core.bundle import WEIGHTS, sha256
 from ddpm_core.errors import InvalidInput
 from ddpm_core.evaluation.draw import finish
 from ddpm_core.evaluation.likeness.material import Target
 from ddpm_core.evaluation.likeness.methods import Method
 from ddpm_core.evaluation.likeness.sweep import states
-from ddpm_core.evaluation.sweep import Report
+from ddpm_core.evaluation.sweep import Report, describe_model
 from ddpm_core.evaluation.tally import write_blank
 from ddpm_core.pipeline import Pipeline
 from ddpm_core.pixels import Pixels
@@ -99,7 +98,9 @@ def make_look(
         InvalidInput: more columns than letters, or calls that a model does not have.
     """
     settings = [
-        {**_about(pipeline), **method.settings(pipeline.bundle)} for pipeline, targets in models for method in methods
+        {**describe_model(pipeline), **method.settings(pipeline.bundle)}
+        for pipeline, targets in models
+        for method in methods
     ]
     if len(settings) > len(ascii_uppercase):
         message = f"{len(settings)} columns are too many to look at; a sheet has at most {len(ascii_uppercase)}."
@@ -138,16 +139,6 @@ def write_look(look: Look, out: Path, rows_a_sheet: int) -> list[Path]:
 def files(out: Path) -> tuple[Path, Path]:
     """Give the tally's and the key's path of a sheet or of a tally."""
     return out.with_suffix(".csv"), out.with_suffix(".key.json")
-
-
-def _about(pipeline: Pipeline) -> dict[str, Any]:
-    manifest = pipeline.bundle.manifest
-    return {
-        "model": manifest.name,
-        "version": manifest.version,
-        "weights_sha256": sha256(pipeline.bundle.path / WEIGHTS),
-        "dtype": str(pipeline.denoiser.dtype).removeprefix("torch."),
-    }
 
 
 def _draw(look: Look, start: int, stop: int) -> Image.Image:

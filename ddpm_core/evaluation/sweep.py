@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddpm_core.bundle import WEIGHTS, sha256
+from ddpm_core.bundle import GUIDE_WEIGHTS, WEIGHTS, sha256
 from ddpm_core.errors import InvalidInput
 from ddpm_core.evaluation.draw import draw
 from ddpm_core.evaluation.extractor import Extractor, Yardstick
@@ -139,14 +139,8 @@ def describe(
     pipeline: Pipeline, reference: Reference, extractor: Extractor, seed: int, look: FaceNetwork | None
 ) -> dict[str, Any]:
     """Give what stands beside every figure: without it no figure can be compared with another."""
-    manifest = pipeline.bundle.manifest
     return {
-        "model": manifest.name,
-        "version": manifest.version,
-        "weights": manifest.weights,
-        "weights_sha256": sha256(pipeline.bundle.path / WEIGHTS),
-        "image_size": manifest.image_size,
-        "dtype": str(pipeline.denoiser.dtype).removeprefix("torch."),
+        **describe_model(pipeline),
         "seed": seed,
         "features": extractor.name,
         "features_version": extractor.version,
@@ -155,6 +149,23 @@ def describe(
         "reference_fingerprint": reference.fingerprint,
         "reference_images": len(reference.names),
     }
+
+
+def describe_model(pipeline: Pipeline) -> dict[str, Any]:
+    """Give what of a model decides its pictures; of its guide too, where it has one."""
+    manifest, folder = pipeline.bundle.manifest, pipeline.bundle.path
+    about = {
+        "model": manifest.name,
+        "version": manifest.version,
+        "weights": manifest.weights,
+        "weights_sha256": sha256(folder / WEIGHTS),
+        "image_size": manifest.image_size,
+        "dtype": str(pipeline.denoiser.dtype).removeprefix("torch."),
+    }
+    if manifest.guide is None:
+        return about
+    strength = {f"guide_{name}": value for name, value in manifest.guide.model_dump(mode="json").items()}
+    return {**about, "guide_sha256": sha256(folder / GUIDE_WEIGHTS), **strength}
 
 
 def _enough(given: int, field: str, what: str) -> None:
