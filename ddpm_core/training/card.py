@@ -16,13 +16,20 @@ def model_card(manifest: Manifest, grid: str | None = None) -> str:
     recipe = seen["recipe"]
     settings = "\n".join(f"| `{key}` | {value} |" for key, value in recipe.items())
     begun = f", begun with the weights of {seen['init']}" if "init" in seen else ""
+    push = manifest.guide
+    guided = (
+        f" A worse network of the same kind guides it: w = {push.weight:g} for σ of {push.interval[0]:g} to "
+        f"{push.interval[1]:g} at a 256 px side (autoguidance)."
+        if push
+        else ""
+    )
     picture = f"\n![unguided samples, not chosen]({grid})\n" if grid else ""
     return f"""# {manifest.name} {manifest.version}
 
 {seen["terms"] or "Terms of use: those of the training data."}
 
 A denoising diffusion model of {manifest.image_size} px images ({manifest.domain}), {manifest.prediction_type} on the
-{recipe["schedule"]} schedule. The weights are the {manifest.weights} weights.
+{recipe["schedule"]} schedule. The weights are the {manifest.weights} weights.{guided}
 {picture}
 Trained on {seen["training_images"]} images of `{seen["data"]}` ({seen["held_back_images"]} held back),
 {seen["images_seen"]} images seen in {seen["steps"]} steps{begun}.

@@ -16,6 +16,9 @@ from ddpm_core.errors import Interrupted
 from ddpm_core.training.logbook import Logbook
 from ddpm_core.training.trainer import Progress, Trainer, diverged, learning_rate
 
+GUIDE = "guide"
+"""The averaged network as it was at the share `guide_at` of a run, in the run's folder."""
+
 Report = Callable[[Mapping[str, Any]], None]
 
 
@@ -85,6 +88,8 @@ def run(trainer: Trainer, folder: Path, limits: Limits, report: Report) -> Progr
                 stop = stop or 0 < recipe.patience <= progress.stale
                 if better:
                     save(best=True)
+            if book is not None and progress.step == round(recipe.guide_at * recipe.steps):
+                trainer.snapshot(folder / GUIDE)
             if book is not None and _due(progress.step, recipe.sample_every):
                 book.grid(progress.step, trainer.samples())
             due = stop or _due(progress.step, recipe.checkpoint_every) or clock.due(recipe.checkpoint_minutes)

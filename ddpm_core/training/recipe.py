@@ -110,6 +110,7 @@ class Recipe(BaseModel):
         checkpoint_minutes: also write a checkpoint this often; 0 for not.
         patience: stop after so many validations without a better loss; 0 for never.
         samples: images in a sample grid; `sample_every` = 0 for no grids.
+        guide_at: share of the run after which its averaged weights are kept as a guide for autoguidance; 0 for none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -156,6 +157,7 @@ class Recipe(BaseModel):
     checkpoint_minutes: Amount = 5.0
     patience: Times = 0
     samples: Count = 16
+    guide_at: Share = 0.0
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -22,6 +22,7 @@ def grid(
     seeds: Sequence[int],
     device: torch.device,
     dtype: torch.dtype = torch.float32,
+    guide: nn.Module | None = None,
 ) -> NDArray[np.uint8]:
     """Sample one image a seed, unguided, and give them as one grid, (H, W, 3) uint8; the network is left as it is.
 
@@ -31,9 +32,13 @@ def grid(
         seeds: one an image.
         device: where to sample.
         dtype: the network's precision while sampling.
+        guide: of a bundle that has one.
     """
-    ready = make_ready(copy.deepcopy(network), device, dtype)
-    return contact_sheet(draw(bundle, bundle.denoiser(ready, device, dtype), seeds))
+    ready, worse = (
+        None if each is None else make_ready(copy.deepcopy(each), device, dtype) for each in (network, guide)
+    )
+    assert ready is not None
+    return contact_sheet(draw(bundle, bundle.denoiser(ready, device, dtype, worse), seeds))
 
 
 def contact_sheet(pictures: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], gap: int = 2) -> NDArray[np.uint8]:

@@ -165,8 +165,15 @@ class Trainer:
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {},
             "progress": asdict(self.progress),
         }
-        write = lambda path: self._write_bundle(path, self.ema.network, self.progress)  # noqa: E731
-        checkpoint.save(run, self.progress.step, write, self.network, state, best=best)
+        checkpoint.save(run, self.progress.step, self.snapshot, self.network, state, best=best)
+
+    def snapshot(self, folder: Path) -> None:
+        """Write the averaged network of this step as a bundle into `folder`.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        self._write_bundle(folder, self.ema.network, self.progress)
 
     @torch.no_grad()
     def validate(self) -> float:

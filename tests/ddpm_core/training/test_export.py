@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from ddpm_core.bundle import MANIFEST, WEIGHTS, read_bundle
+from ddpm_core.bundle import GUIDE_WEIGHTS, MANIFEST, WEIGHTS, Guide, read_bundle
 from ddpm_core.errors import InvalidInput
 from ddpm_core.training import checkpoint, run, samples
 from ddpm_core.training.export import export
@@ -70,3 +70,31 @@ def test_a_bundle_that_was_not_trained_here_is_refused(last, tmp_path):
 def test_a_bundle_that_exists_is_not_overwritten(last, tmp_path):
     with pytest.raises(InvalidInput, match="exists already"):
         export(last, tmp_path, "1.0")
+
+
+@pytest.fixture(scope="module")
+def with_snapshot(pictures, tmp_path_factory, tiny):
+    out = tmp_path_factory.mktemp("guided") / "run"
+    run.train(pictures, out, tiny(num_levels=20, steps=4, guide_at=0.25), Limits())
+    return out
+
+
+def test_a_run_keeps_its_averaged_weights_at_the_share_asked_for_and_export_makes_them_its_guide(
+    with_snapshot, tmp_path
+):
+    snapshot = read_bundle(with_snapshot / "guide")
+    assert snapshot.manifest.provenance["steps"] == 1
+    bundle = export(with_snapshot / "last", tmp_path / "model", "1.0")
+    assert (bundle.manifest.guide.weight, bundle.manifest.guide.interval) == (1.5, (1, 60))
+    kept, exact = load_file(tmp_path / "model" / GUIDE_WEIGHTS), load_file(with_snapshot / "guide" / WEIGHTS)
+    assert all(torch.equal(kept[key], exact[key].half()) for key in exact)
+    assert "w = 1.5" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_guide_can_be_named_and_one_of_another_kind_leaves_nothing(last, with_snapshot, tmp_path, pictures, tiny):
+    bundle = export(last, tmp_path / "model", "1.0", with_snapshot / "last", Guide(weight=2, interval=(0.5, 30)))
+    assert bundle.manifest.guide == Guide(weight=2, interval=(0.5, 30))
+    run.train(pictures, tmp_path / "other", tiny(num_levels=30), Limits(max_steps=1))
+    with pytest.raises(InvalidInput, match="schedule"):
+        export(last, tmp_path / "models" / "1.0", "1.0", tmp_path / "other" / "last")
+    assert not (tmp_path / "models").exists()

@@ -65,6 +65,10 @@ def test_pictures_become_a_run_which_is_resumed(pictures, recipe, tmp_path):
         (["train", "nowhere", "--out", "out"], "ddpm train: There is no folder, zip or list "),
         (["train", "nowhere", "--out", "out", "--set", "batsh=2"], "Did you mean batch?"),
         (["export", "nowhere", "--out", "out"], "ddpm export: nowhere is not a usable bundle"),
+        (
+            ["export", "nowhere", "--out", "out", "--guide-interval", "60", "1"],
+            "ddpm export: --guide-interval 60 1 must be two numbers of 0 or more, the lower one first.",
+        ),
         (["resume", "nowhere"], "ddpm resume: There is no run in nowhere"),
         (["prepare", "nowhere", "--out", "out"], "ddpm prepare: There is no folder, zip or list nowhere."),
     ],
