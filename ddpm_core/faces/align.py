@@ -60,7 +60,7 @@ def align(picture: Picture, size: int, finder: FaceFinder, *, align: str = "auto
     Raises:
         InvalidInput: unknown_value or out_of_range, field ``align`` or ``face``.
     """
-    notes: list[tuple[str, str]] = []
+    notes = list(picture.warnings)
     if align == "auto":
         return _align_face(picture, size, finder, face, notes)
     if face is not None:
