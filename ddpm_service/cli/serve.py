@@ -16,6 +16,9 @@ def serve(
     port: Annotated[int, typer.Option(envvar="PORT", help="HTTP: the page and the API.", min=0, max=65535)] = 8000,
     grpc_port: Annotated[int, typer.Option(help="gRPC.", min=0, max=65535)] = 8001,
     metrics_port: Annotated[int, typer.Option(help="Prometheus metrics.", min=0, max=65535)] = 8002,
+    metrics_host: Annotated[
+        str, typer.Option(help="The address of the metrics, which want no token: one that only operators reach.")
+    ] = "127.0.0.1",
     models: Annotated[Path, typer.Option(help="What to serve; applied again when it changes.")] = Path("models.yaml"),
     tokens: Annotated[
         Path | None, typer.Option(envvar="DDPM_TOKENS", help="A file of API tokens, one a line.", dir_okay=False)
@@ -46,5 +49,5 @@ def serve(
         logs.configure()
         if face_detector is not None:
             os.environ["DDPM_FACE_DETECTOR"] = str(face_detector)  # read by the workers
-        options = lifecycle.Options(host, port, grpc_port, metrics_port, models, config, tokens, insecure)
+        options = lifecycle.Options(host, port, grpc_port, metrics_host, metrics_port, models, config, tokens, insecure)
         lifecycle.serve(options, Settings.read())

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
+from ddpm_api import ApiError
 from ddpm_service.gateway.door import Door, door_of
 from ddpm_service.page import CSP, FILES
 
@@ -30,7 +31,7 @@ async def readyz(request: Request) -> JSONResponse:
     waiting = {
         model.name: f"{model.default} is {model.versions[model.default].state}"
         for model in door.board.models().values()
-        if not model.ready
+        if not model.ready and _may_know(request)
     }
     document = {"status": _status(door), "waiting_for": waiting}
     return JSONResponse(document, 200 if door.ready else 503, {} if door.ready else {"Retry-After": "5"})
@@ -50,7 +51,9 @@ async def root(request: Request) -> Response:
     """The page for a browser, the state of the service for a program."""
     if "text/html" in request.headers.get("accept", ""):
         return FileResponse(FILES / "index.html", headers=_PAGE_HEADERS)
-    return JSONResponse(_state(door_of(request)), headers={"Vary": "Accept"})
+    door = door_of(request)
+    state = {"status": _status(door), "tokens_needed": door.gate.tokens is not None}
+    return JSONResponse(state | (_models(door) if _may_know(request) else {}), headers={"Vary": "Accept"})
 
 
 def _status(door: Door) -> str:
@@ -59,14 +62,21 @@ def _status(door: Door) -> str:
     return "online" if door.ready else "starting"
 
 
-def _state(door: Door) -> dict[str, Any]:
+def _may_know(request: Request) -> bool:
+    """Whether who asks may know which models there are: everybody, or who has a token where there are some."""
+    try:
+        door_of(request).gate.identify(request.headers.get("authorization"))
+    except ApiError:
+        return False
+    return True
+
+
+def _models(door: Door) -> dict[str, Any]:
     models = list(door.board.models().values())
     state: dict[str, Any] = {
-        "status": _status(door),
         "model_loaded": door.ready and bool(models),
         "models_available": len(models),
         "models": [model.name for model in models],
-        "tokens_needed": door.gate.tokens is not None,
     }
     if models:
         bundle = models[0].versions[models[0].default].manifest

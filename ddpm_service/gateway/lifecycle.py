@@ -40,6 +40,7 @@ class Options:
     host: str
     port: int
     grpc_port: int
+    metrics_host: str
     metrics_port: int
     models: Path
     config: Path
@@ -80,8 +81,8 @@ async def _serve(options: Options, settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(backend.close)
         http = await _listen(stack, create_app(door), options.host, options.port)
-        figures = Addressed(metrics_app(metrics, supervisor.server.metrics_url), options.host, settings)
-        await _listen(stack, figures, options.host, options.metrics_port)
+        figures = Addressed(metrics_app(metrics, supervisor.server.metrics_url), options.metrics_host, settings)
+        await _listen(stack, figures, options.metrics_host, options.metrics_port)
         grpc_door = GrpcDoor(door)
         host = f"[{options.host}]" if ":" in options.host else options.host
         grpc_port = await grpc_door.start(f"{host}:{options.grpc_port}")
