@@ -41,6 +41,7 @@ from ddpm_api.shapes import Notice
 
 MAX_IMAGES = 16
 MAX_SEED = 2**32 - 1
+FACES = 5  # unless said, with a selfie
 S0_SCALE = 50.0  # of the pixel guidance, as the Hugging Face course has it
 
 
@@ -61,10 +62,10 @@ class GenerateRequest(BaseModel):
 
     image: Picture | None = Field(None, repr=False, description="the selfie; absent = unguided")
     num_images: Integer = Field(
-        default_factory=lambda given: 1 if given["image"] is None else 5,
+        default_factory=lambda given: 1 if given["image"] is None else FACES,
         ge=1,
         le=MAX_IMAGES,
-        description="5 with a selfie, 1 without",
+        description=f"{FACES} with a selfie, 1 without",
     )
     mode: Mode = Field(
         default_factory=lambda given: Mode.NONE if given["image"] is None else Mode.AUTO,

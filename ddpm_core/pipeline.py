@@ -13,6 +13,7 @@ from ddpm_core.bundle import Bundle, read_bundle
 from ddpm_core.denoiser import Denoiser, fastest_dtype, make_ready
 from ddpm_core.errors import InvalidInput
 from ddpm_core.faces import FaceFinder, Target, align, decode
+from ddpm_core.faces.find import YUNET
 from ddpm_core.gate import Judgement, denoising_errors, score
 from ddpm_core.pixels import to_pixels, to_tensor
 from ddpm_core.plan import Plan, make_plan
@@ -105,7 +106,8 @@ def load(
         path: its folder.
         device: `cuda` where there is one, else `cpu`, unless said.
         dtype: `float32`, `bfloat16` or `float16`; the fastest on this machine unless said, found by trying.
-        face_detector: a YuNet ONNX file, which then finds human faces in place of OpenCV's cascades.
+        face_detector: a YuNet ONNX file, which then finds human faces in place of OpenCV's cascades; unless said, the
+            one that lies beside the models, such as models/face_detection_yunet_2023mar.onnx.
 
     Raises:
         InvalidInput: a bundle or a detector that is not usable, or a dtype that is not known.
@@ -116,7 +118,7 @@ def load(
         raise InvalidInput(
             "unknown_value", f"dtype must be one of: {allowed}.", field="dtype", given=dtype, allowed=allowed
         )
-    finder = FaceFinder(bundle.manifest.domain, face_detector)
+    finder = FaceFinder(bundle.manifest.domain, face_detector or _beside_models(bundle.path))
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = bundle.load_network()
     manifest = bundle.manifest
@@ -131,3 +133,8 @@ def load(
         guide=None if guide is None else make_ready(guide, where, precision),
     )
     return Pipeline(bundle, denoiser, finder)
+
+
+def _beside_models(bundle: Path) -> Path | None:
+    """Give the newest YuNet file in the folder that models/NAME/VERSION lies in."""
+    return max(bundle.absolute().parent.parent.glob(YUNET), default=None)

@@ -28,7 +28,6 @@ _NOT_SERVED = (
     "ddpm_core/evaluation",
     "ddpm_core/data",
     "ddpm_core/importers",
-    "ddpm_core/importers.py",
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 # The same bundle and code make the same bytes, so nothing in an archive carries the hour.

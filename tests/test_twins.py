@@ -16,7 +16,7 @@ from ddpm_api import request as contract
 from ddpm_core import plan, sampling
 from ddpm_core.denoiser import Prediction
 from ddpm_core.domain import Domain
-from ddpm_core.faces import CONTENT_TYPES
+from ddpm_core.faces import CONTENT_TYPES, find
 from ddpm_core.faces.align import ALIGN_ALLOWED
 from ddpm_core.training import recipe
 from ddpm_service.cli import choices
@@ -57,6 +57,7 @@ def test_ranges_and_defaults_of_a_request_are_those_of_a_plan() -> None:
 def test_formats_and_words_of_a_request_are_those_of_the_core() -> None:
     assert {each.value: each.content_type for each in OutputFormat} == CONTENT_TYPES
     assert words.ALIGN_ALLOWED == ALIGN_ALLOWED
+    assert choices.YUNET == find.YUNET
 
 
 def test_the_front_door_and_the_engine_have_one_limit_of_open_requests() -> None:

@@ -2,7 +2,8 @@
 
 A cascade of linear regressions on a histogram of gradients (the supervised descent method, Xiong & De la Torre,
 CVPR 2013) moves, turns and scales the square until it rests. Where it comes to rest depends on the face alone and
-hardly on the guess, so the same selfie in another size, turn or format gives the same crop. `fit.py` makes the weights.
+hardly on the guess, so the same selfie in another size, turn or format gives the same crop.
+`training/fit_pose.py` makes the weights.
 """
 
 from __future__ import annotations

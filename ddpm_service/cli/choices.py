@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+YUNET = "face_detection_yunet_20?????.onnx"
+"""The face detector's files, as OpenCV names them."""
+
 
 class Domain(StrEnum):
     """What a model's pictures show."""

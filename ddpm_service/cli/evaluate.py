@@ -43,7 +43,7 @@ def samples(
     inception: Annotated[
         Path | None,
         typer.Option(
-            help="Weights for FID and KID: pt_inception-2015-12-05-6726825d.pth or inception-2015-12-05.pt. "
+            help="A TorchScript for FID and KID: inception-2015-12-05.pt. "
             "Without, figures in wavelet features, which are no FID."
         ),
     ] = None,

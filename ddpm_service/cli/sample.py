@@ -33,7 +33,7 @@ def sample(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the first image, or -1 for a random one; image i has seed + i.")] = -1,
     face_detector: Annotated[
-        Path | None, typer.Option(help="A YuNet ONNX file to find faces with. (default: OpenCV's cascades)")
+        Path | None, typer.Option(help="A YuNet ONNX file to find faces with. (default: one beside the models)")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. (default: the best there is)")] = None,
     dtype: Annotated[

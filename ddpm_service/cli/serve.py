@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ddpm_service.cli.choices import YUNET
 from ddpm_service.cli.failure import told_in_a_line
 
 
@@ -27,7 +28,7 @@ def serve(
         Path | None,
         typer.Option(
             envvar="DDPM_FACE_DETECTOR",
-            help="A YuNet ONNX file to find faces with. (default: OpenCV's cascades)",
+            help=f"A YuNet ONNX file to find faces with. (default: models/{YUNET} where there is one)",
             exists=True,
             dir_okay=False,
             resolve_path=True,
@@ -47,7 +48,8 @@ def serve(
 
     with told_in_a_line("ddpm serve"):
         logs.configure()
-        if face_detector is not None:
-            os.environ["DDPM_FACE_DETECTOR"] = str(face_detector)  # read by the workers
+        detector = face_detector or max((config.resolve().parent / "models").glob(YUNET), default=None)
+        if detector is not None:
+            os.environ["DDPM_FACE_DETECTOR"] = str(detector)  # read by the workers
         options = lifecycle.Options(host, port, grpc_port, metrics_host, metrics_port, models, config, tokens, insecure)
         lifecycle.serve(options, Settings.read())

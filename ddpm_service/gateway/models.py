@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from ddpm_api import ApiError, Error, ErrorBody, Mode, Sampler
+from ddpm_api.form import numbers
 from ddpm_service.gateway.documented import ModelName, VersionName
 from ddpm_service.gateway.door import Door, door_of
 from ddpm_service.torchserve.board import ModelState, State, VersionState
@@ -91,6 +92,7 @@ def _described(model: ModelState) -> dict[str, Any]:
         "image_size": default.get("image_size"),
         "modes": [mode.value for mode in Mode],
         "samplers": [sampler.value for sampler in Sampler],
+        "numbers": numbers(),
         "versions": [_version(model, version, state) for version, state in model.versions.items()],
     }
 

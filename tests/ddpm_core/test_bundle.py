@@ -265,3 +265,13 @@ def test_in_16_bit_an_image_does_not_notice_its_batch_either(target: np.ndarray)
     for state, mixed in zip(states, together, strict=True):
         (alone,) = sample(denoiser, [state])
         assert np.abs(to_pixels(alone).astype(int) - to_pixels(mixed)).max() <= 1
+
+
+def test_a_face_detector_beside_the_models_is_found_by_itself(tmp_path: Path, write_toy_bundle) -> None:
+    bundle = write_toy_bundle(tmp_path / "toy" / "1.0")
+    (tmp_path / "face_detection_yunet_2023mar_int8.onnx").write_bytes(b"of less precision, so left alone")
+    load(bundle, device="cpu", dtype="float32")
+    (tmp_path / "face_detection_yunet_2023mar.onnx").write_bytes(b"nothing of the kind")
+    with pytest.raises(InvalidInput) as caught:
+        load(bundle, device="cpu", dtype="float32")
+    assert (caught.value.field, caught.value.given) == ("face_detector", "face_detection_yunet_2023mar.onnx")

@@ -64,7 +64,7 @@ def test_it_holds_weights_handler_and_the_code_that_serving_needs(archive):
 
 
 def test_it_holds_no_training_no_tests_and_nothing_compiled(archive):
-    unwanted = re.compile(r"ddpm_core/(training|evaluation|data)/|ddpm_service|tests|__pycache__|\.pyc|(^|/)\.")
+    unwanted = re.compile(r"core/(training|evaluation|data|importers)/|ddpm_service|tests|__pycache__|\.pyc|(^|/)\.")
 
     assert [name for name in names(archive) if unwanted.search(name)] == []
 

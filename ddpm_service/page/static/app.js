@@ -27,7 +27,7 @@ const stage = new Stage(byId("stage"), { open: (run, index) => viewer.open(run, 
 const past = new History(show);
 const models = new ModelList(() => {
   const chosen = models.chosen;
-  controls.setSteps(chosen?.version?.defaults.num_inference_steps ?? null);
+  if (chosen) controls.setModel({ ...chosen, steps: chosen.version?.defaults.num_inference_steps ?? null });
   selfie.useModel(chosen ? path(chosen.model, chosen.pinned) : "");
 });
 const generate = byId("generate");

@@ -16,6 +16,10 @@ const NUMBERS = {
   num_images: "count", seed: "seed", num_inference_steps: "steps", eta: "eta", guidance_loss_scale: "pull", best_of: "best",
 };
 
+/** Those of them whose default stands in the field; the others' is said in words. */
+const SHOWN = new Set(["num_images", "eta", "guidance_loss_scale"]);
+const SAMPLERS = { ddpm: "DDPM", ddim: "DDIM", dpmpp_2m: "DPM-Solver++" };
+
 /** The form but for the photo and the model. */
 export class Controls {
   #guided = false;
@@ -48,8 +52,18 @@ export class Controls {
     this.#change();
   }
 
-  /** The model's own number of steps, without a photo. */
-  setSteps(steps) {
+  /** What the chosen model offers: bounds and defaults of the numbers, its samplers, its own steps without a photo. */
+  setModel({ numbers, samplers, steps }) {
+    for (const [field, { minimum = "", maximum = "", default: usual = "" }] of Object.entries(numbers)) {
+      if (!Object.hasOwn(NUMBERS, field)) continue;
+      const input = byId(NUMBERS[field]);
+      Object.assign(input, { min: minimum, max: maximum });
+      if (SHOWN.has(field)) input.defaultValue = usual;
+    }
+    const sampler = byId("sampler");
+    const { value } = sampler;
+    sampler.replaceChildren(sampler.options[0], ...samplers.map((name) => make("option", { value: name }, SAMPLERS[name] ?? name)));
+    sampler.value = samplers.includes(value) ? value : "";
     this.#steps = steps;
     this.#pace = Infinity;
     this.#change();
@@ -124,7 +138,7 @@ export class Controls {
   }
 
   get #faces() {
-    return this.#isWhole ? 1 : (number("count") ?? Number(byId("count").defaultValue));
+    return this.#isWhole ? 1 : (number("count") ?? Number(byId("count").defaultValue || 1));
   }
 
   /** How many to choose from unless said: twice as many where that is quick; a seed that is set keeps its faces. */
@@ -149,7 +163,7 @@ export class Controls {
 
   /** Another plan has other limits, until the service tells them. */
   #change() {
-    byId("steps").max = byId("steps").dataset.most;
+    byId("steps").max = "";
     this.#refresh();
   }
 
@@ -206,6 +220,7 @@ function number(id) {
 function problemOf({ value, valueAsNumber, validity, min, max, step }) {
   if (value === "" && !validity.badInput) return "";
   const whole = step !== "any";
-  if (valueAsNumber >= Number(min) && valueAsNumber <= Number(max) && (!whole || Number.isInteger(valueAsNumber))) return "";
-  return `${whole ? "A whole number" : "A number"} from ${min} to ${max}`;
+  const [least, most] = [min === "" ? -Infinity : Number(min), max === "" ? Infinity : Number(max)];
+  if (valueAsNumber >= least && valueAsNumber <= most && (!whole || Number.isInteger(valueAsNumber))) return "";
+  return `${whole ? "A whole number" : "A number"} from ${min}${max === "" ? " up" : ` to ${max}`}`;
 }

@@ -35,7 +35,7 @@ export class ModelList {
     if (!model) return null;
     const name = pinned ?? model.default_version;
     const version = model.versions.find((each) => each.version === name) ?? null;
-    return { model: model.id, pinned: pinned ?? null, version };
+    return { model: model.id, pinned: pinned ?? null, version, numbers: model.numbers, samplers: model.samplers };
   }
 }
 

@@ -27,6 +27,9 @@ async def test_models_with_their_versions_and_the_reason_of_a_failure(house):
     faces = next(model for model in listed["data"] if model["id"] == "faces")
     assert (listed["object"], faces["object"], faces["ready"], faces["image_size"]) == ("list", "model", True, 8)
     assert "faithful" in faces["modes"]
+    assert faces["numbers"]["num_images"] == {"minimum": 1, "maximum": 16, "default": 5}
+    assert faces["numbers"]["eta"] == {"minimum": 0, "maximum": 1, "default": 0.0}
+    assert faces["numbers"]["num_inference_steps"] == {"minimum": 1}
     first, second = faces["versions"]
     assert (first["version"], first["default"], first["state"], first["archive"]) == ("1", True, "ready", "faces_1.mar")
     assert first["defaults"] == {"sampler": "dpmpp_2m", "num_inference_steps": 4}

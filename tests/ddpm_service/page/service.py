@@ -34,6 +34,7 @@ from ddpm_api import (
     ProgressEvent,
     QueuedEvent,
     ResultBuilder,
+    Sampler,
     StartedEvent,
     Target,
     Timing,
@@ -41,6 +42,7 @@ from ddpm_api import (
     parse_form,
     to_ndjson,
 )
+from ddpm_api.form import numbers
 from ddpm_service.page import CSP, FILES
 
 FACE_BOX = (176.0, 64.0, 274.0, 161.0)
@@ -138,6 +140,7 @@ def model(name: str, *versions: str) -> dict[str, Any]:
     """An entry of the list of models, its first version the default."""
     common = {"image_size": 64, "defaults": {"num_inference_steps": 25}, "ready": True, "reason": None}
     entry = {"id": name, "object": "model", "created": 0, "owned_by": "local", "default_version": versions[0]}
+    entry |= {"samplers": [each.value for each in Sampler], "numbers": numbers()}
     return {**entry, "versions": [{"version": each, **common} for each in versions]}
 
 

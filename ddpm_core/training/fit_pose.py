@@ -1,6 +1,7 @@
-"""Fit the weights of `pose`: ``python -m ddpm_core.faces.fit --human FACES.zip --cat CATS.zip --out pose.npz``.
+"""Fit the weights of `faces/pose.py`.
 
-The zips hold aligned faces (64 px, CelebA-HQ framing); every face is its own truth, disturbed and found again.
+``python -m ddpm_core.training.fit_pose --human FACES.zip --cat CATS.zip --out pose.npz``: the zips
+hold aligned faces (64 px, CelebA-HQ framing); every face is its own truth, disturbed and found again.
 """
 
 from __future__ import annotations
