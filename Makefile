@@ -50,7 +50,7 @@ faces-256: env  ## Fetch a 256 px face model from the hub (460 MB) and serve it 
 TWO := --numprocesses 2 --dist loadfile
 
 test: env  ## All tests, with a real TorchServe
-	$(BIN)/pytest $(TWO)
+	$(BIN)/pytest $(TWO) --durations 20
 
 check: env lint  ## Lint and the tests that need no TorchServe, in about a minute
 	$(BIN)/pytest $(TWO) -m 'not torchserve'
