@@ -188,7 +188,7 @@ class StepEngine:
         self._learn((self._clock() - begin) / float(work))
         for request_id, job in zip(chosen, jobs, strict=True):
             mine, outcomes = outcomes[: job.rows], outcomes[job.rows :]
-            happened += [(request_id, event) for event in self._settle(request_id, job, mine)]
+            happened += [(request_id, event) for event in self._proceed(request_id, job, mine)]
         return happened
 
     def _due(self, request_id: str) -> float:
@@ -252,7 +252,7 @@ class StepEngine:
         half = len(states) // 2
         return self._advance(states[:half]) + self._advance(states[half:])
 
-    def _settle(self, request_id: str, job: _Job, outcomes: Sequence[SampleState | Exception]) -> list[Event]:
+    def _proceed(self, request_id: str, job: _Job, outcomes: Sequence[SampleState | Exception]) -> list[Event]:
         """Take a request's rows a step further, or end it."""
         states = [outcome for outcome in outcomes if isinstance(outcome, SampleState)]
         if len(states) < len(outcomes):

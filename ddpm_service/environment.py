@@ -13,7 +13,7 @@ _MEMORY = {
 }
 
 
-def settle() -> None:
+def set_defaults() -> None:
     """Call before torch is imported, and before a process that imports it is started; settings of the user's own stay.
 
     How long OpenMP's waiting threads spin before they sleep, measured on two cores with the embedded model, five faces:

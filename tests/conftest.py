@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_service.environment import settle
+from ddpm_service.environment import set_defaults
 from ddpm_service.torchserve import server
 from tests.browser import browser as browser
 
 # The processes of one run of the tests (pytest-xdist) stand beside each other: none waits while it spins, and none is
 # offered a port that another was offered.
-settle()
+set_defaults()
 _OF = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 server.CANDIDATES = (port for port in server.CANDIDATES if port % _OF == _WORKER)

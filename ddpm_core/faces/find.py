@@ -109,10 +109,10 @@ class FaceFinder:
             found: list[tuple[Pose, float]] = []
             for guess in sorted(poses, key=lambda pose: -pose.side):
                 if _apart(guess, found):
-                    pose, likeness = _settle(self._models[kind], gray, guess)
+                    pose, likeness = _refined(self._models[kind], gray, guess)
                     if likeness > LIKE_A_FACE and _apart(pose, found):
                         # Once more, on a copy drawn at its own size: on one of the guess's it rests up to 2 % larger.
-                        found.append(_settle(self._models[kind], gray, pose))
+                        found.append(_refined(self._models[kind], gray, pose))
             if found:
                 return tuple(_face(picture, pose, likeness, kind) for pose, likeness in _ranked(found))
         return ()
@@ -208,8 +208,8 @@ def _ranked(found: list[tuple[Pose, float]]) -> list[tuple[Pose, float]]:
     return [first, *(item for item in found if item is not first)]
 
 
-def _settle(model: PoseModel, gray: Gray, guess: Pose) -> tuple[Pose, float]:
-    """Settle on a copy at about 96 px a side, little more than was learned from, whatever the picture's size."""
+def _refined(model: PoseModel, gray: Gray, guess: Pose) -> tuple[Pose, float]:
+    """Refine a pose on a copy of about 96 px a side, little more than was learned from, whatever the picture's size."""
     reach = 1.1 * guess.side
     left, top = max(0, int(guess.x - reach)), max(0, int(guess.y - reach))
     part = gray[top : int(guess.y + reach) + 1, left : int(guess.x + reach) + 1]
@@ -219,12 +219,12 @@ def _settle(model: PoseModel, gray: Gray, guess: Pose) -> tuple[Pose, float]:
     part = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA if k < 1 else cv2.INTER_LINEAR), np.uint8)
     part = np.asarray(cv2.GaussianBlur(part, (0, 0), 1.0), np.uint8)  # what a format does to fine detail must not count
     near = Pose((guess.x - left) * kx, (guess.y - top) * ky, guess.side * k, guess.angle)
-    pose, likeness = model.settle(part, near)
+    pose, likeness = model.refine(part, near)
     return Pose(pose.x / kx + left, pose.y / ky + top, pose.side / k, pose.angle), likeness
 
 
 def _face(picture: Picture, pose: Pose, likeness: float, kind: Kind) -> Face:
-    """Give a settled pose in pixels of the full picture, its eyes and mouth where the CelebA-HQ square has them."""
+    """Give a refined pose in pixels of the full picture, its eyes and mouth where the CelebA-HQ square has them."""
     sx, sy = picture.width / picture.pixels.width, picture.height / picture.pixels.height
     left_eye, right_eye, mouth = (
         (x * sx, y * sy) for x, y in (pose.at(0.375, 0.472), pose.at(0.625, 0.472), pose.at(0.5, 0.75))

@@ -26,7 +26,7 @@ _HOGS = [
 ]
 
 ROUNDS = 6
-HOPELESS = -0.6  # likeness after the stages below which nothing is settled further
+HOPELESS = -0.6  # likeness after the stages below which nothing is refined further
 PROBE = np.array([0.03, 0.03, 0.06, 0.06])  # how far around: right, down, ln side, angle
 
 
@@ -100,7 +100,7 @@ class PoseModel:
         with np.load(Path(__file__).with_name("pose.npz")) as weights:
             return cls(weights[f"{kind}_stages"], weights[f"{kind}_likeness"])
 
-    def settle(self, gray: Gray, pose: Pose) -> tuple[Pose, float]:
+    def refine(self, gray: Gray, pose: Pose) -> tuple[Pose, float]:
         """Let a rough pose come to rest on the face beneath it; gives the pose and its likeness to a face."""
         for stage in self.stages:
             pose = pose.moved(features(gray, pose) @ stage)

