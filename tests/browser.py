@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 _QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync --disable-component-update"
 _ALONE = "--disable-background-networking"
@@ -17,6 +17,7 @@ _CAMERA = "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
 def browser() -> Iterator[Browser]:
     path = shutil.which("chromium")
     assert path, "the page is tested in Chromium: apt-get install chromium"
+    expect.set_options(timeout=20_000)  # other tests run beside these
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=f"{_QUIET} {_ALONE} {_CAMERA}".split())
         yield chromium

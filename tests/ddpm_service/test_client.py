@@ -103,7 +103,7 @@ def test_leaving_the_loop_closes_the_connection(client: Client, service: Any) ->
     for event in client.stream(PHOTO, model="endless"):
         if isinstance(event, ProgressEvent):
             break
-    assert service.left.wait(10)
+    assert service.left.wait(30)
     assert isinstance([*client.stream(PHOTO, model="good")][-1], EndEvent)
 
 

@@ -1,4 +1,4 @@
-"""`ddpm serve` with the real handler and engine behind it: caps, and clients that leave. The toy's steps take 0.2 s."""
+"""`ddpm serve` with the real handler and engine behind it: caps, and clients that leave. The toy's steps take 0.4 s."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.torchserve
 @pytest.fixture(scope="module")
 def house(tmp_path_factory, write_toy_bundle):
     folder = tmp_path_factory.mktemp("engine")
-    bundle = write_toy_bundle(folder / "bundle", name="a", seconds=0.2)
+    bundle = write_toy_bundle(folder / "bundle", name="a", seconds=0.4)
     with House(folder, lambda store: pack(bundle, store)).running() as house:
         yield house
 
@@ -43,7 +43,7 @@ def settled_row_steps(house: House) -> float:
 @pytest.mark.parametrize("leaves_at", [1, 6])
 def test_a_client_that_leaves_frees_its_place_within_two_steps(house, leaves_at):
     before = settled_row_steps(house)
-    staying = house.stream(40)
+    staying = house.stream(20)
     leaving = house.stream(1000)
     for line in leaving.iter_lines(chunk_size=1):
         if line.strip() and getattr(parse_event(line), "step", None) == leaves_at:
@@ -51,7 +51,7 @@ def test_a_client_that_leaves_frees_its_place_within_two_steps(house, leaves_at)
     leaving.close()
     assert events(staying)[-1].event == "end"
 
-    made = settled_row_steps(house) - before - 40
+    made = settled_row_steps(house) - before - 20
     assert leaves_at <= made <= leaves_at + 2
 
 
@@ -92,7 +92,7 @@ def test_too_large_a_picture_is_refused_beside_a_stream_that_goes_on(house, what
     make, told = TOO_MUCH[what]
     body, worker = make(), house.worker
     memory = worker.memory_info().rss
-    beside = house.stream(20)
+    beside = house.stream(10)
     answer = requests.post(house.url + "/predictions/a", data=body, timeout=60)
     assert answer.status_code == 413
     assert told.items() <= answer.json()["error"].items()

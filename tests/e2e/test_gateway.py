@@ -200,7 +200,7 @@ def test_told_twice_it_cuts_what_runs(ending):
 
 
 def test_what_has_failed_for_good_ends_the_process(tmp_path):
-    with House(tmp_path, patience=5).running() as house:
+    with House(tmp_path, patience=10).running() as house:
         house.broken.touch()
         kill_worker(house)
         assert house.process.wait(120) == 1

@@ -60,7 +60,7 @@ class Prometheus:
 
     def wait_for(self, query: str) -> list[float]:
         values: list[float] = []
-        for _ in range(300):
+        for _ in range(900):
             try:
                 values = [value for value in self.values(query) if value == value]
             except requests.ConnectionError:
@@ -71,7 +71,7 @@ class Prometheus:
         pytest.fail(f"no figure for {query}")
 
     def wait_for_alert(self, name: str, state: str) -> None:
-        for _ in range(300):
+        for _ in range(900):
             rules = [rule for group in self.get("rules")["groups"] for rule in group["rules"]]
             (found,) = (rule for rule in rules if rule["name"] == name)
             if found["state"] == state:

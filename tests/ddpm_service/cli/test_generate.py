@@ -226,7 +226,7 @@ def test_ctrl_c_closes_the_stream_and_leaves_no_file(service: Any, photo: Path, 
     _, rest = process.communicate(timeout=30)
     assert process.returncode == 130
     assert b"Traceback" not in rest
-    assert service.left.wait(10)
+    assert service.left.wait(30)
     assert not (tmp_path / "out").exists()
 
 

@@ -55,7 +55,7 @@ class TestProgress:
         page.get_by_role("button", name="Cancel").click()
         expect(page.locator("#stage")).to_have_attribute("data-phase", "cancelled")
         expect(page.locator(".progress-words")).to_have_text("Stopped after 2 faces")
-        assert service.left.wait(5)
+        assert service.left.wait(30)
         expect(page.locator("#generate")).to_be_visible()
 
 
