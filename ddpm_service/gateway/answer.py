@@ -100,7 +100,8 @@ class EventAnswer(Response):
                 outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, TimeoutError):
-                scope["extensions"][ABORT]()
+                if abort := scope.get("extensions", {}).get(ABORT):  # another server leaves the client by itself
+                    abort()
             elif isinstance(outcome, Exception):
                 raise outcome
 

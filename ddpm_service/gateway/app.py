@@ -159,6 +159,10 @@ def _unwanted(scope: Scope) -> Error | None:
     return None
 
 
+def _uncorked(_hold: bool) -> None:
+    """Hold nothing back."""
+
+
 class Outside:
     """Around everything: the request's id, headers that every answer has, one log line, and no exception beyond."""
 
@@ -174,7 +178,7 @@ class Outside:
         began = time.monotonic()
         identity = request_id(Headers(scope=scope).get("x-request-id"))
         scope.setdefault("state", {})["request_id"] = identity
-        status, cork = 0, scope["extensions"][CORK]
+        status, cork = 0, scope.get("extensions", {}).get(CORK, _uncorked)  # another server has no cork
 
         async def sending(message: Message) -> None:
             nonlocal status

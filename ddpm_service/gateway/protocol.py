@@ -88,10 +88,10 @@ class Protocol(HttpToolsProtocol):
         self._in_head = False
         self._moves += 1
         self._stop_timer()
-        if self.cycle is None or self.cycle.response_complete:
+        if self._answering is None:
             super().on_headers_complete()
         else:
-            self._deaf, self.cycle.keep_alive = True, False
+            self._deaf, self._answering.keep_alive = True, False
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
@@ -109,8 +109,14 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Begin to wait for the next head, also while a refused body still arrives."""
         super().on_response_complete()
-        if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
+        if not self.transport.is_closing() and self._answering is None:
             self._await_head()
+
+    @property
+    def _answering(self) -> Any:
+        """Uvicorn's state of the answer under way, by a private name; None where none is, or without such a name."""
+        cycle = getattr(self, "cycle", None)
+        return None if getattr(cycle, "response_complete", True) else cycle
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, in our shape."""

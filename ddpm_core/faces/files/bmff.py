@@ -44,7 +44,7 @@ def open_avif(data: bytes) -> Header:
 def _read(data: bytes, image: Any, factor: int) -> Raw:
     refuse_holes(_coded(data, image))
     # The decoder obeys the container's own turns; EXIF's copy of them counts where there are none.
-    turned = any(what in ("irot", "imir") for what, *_ in image._c_image.transformations)
+    turned = any(what in ("irot", "imir") for what, *_ in _transformations(image))
     orientation = 1 if turned else pillow_heif.set_orientation(dict(image.info)) or 1
     pixels: Any = memoryview(image.data)
     mode, stride = image.mode, image.stride
@@ -90,3 +90,8 @@ def _coded(data: bytes, image: Any) -> bytes:
     for block in filter(None, told):
         media = media.replace(block, b"")
     return media
+
+
+def _transformations(image: Any) -> tuple[Any, ...]:
+    """Give what libheif has done to the picture, by a private name; a pillow-heif without it has done nothing."""
+    return tuple(getattr(getattr(image, "_c_image", None), "transformations", ()))
