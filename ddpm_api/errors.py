@@ -75,7 +75,7 @@ def shown_name(name: Any) -> str:
 class Error(BaseModel):
     """One failure: what was wrong, where, what was given and what is allowed.
 
-    ``retry_after`` (seconds) belongs into the ``Retry-After`` header and is no part of the JSON.
+    `retry_after` (seconds) belongs into the `Retry-After` header and is no part of the JSON.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -99,19 +99,19 @@ class Error(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every error answer: ``{"error": {…}}``."""
+    """The body of every error answer: `{"error": {…}}`."""
 
     model_config = ConfigDict(frozen=True)
 
     error: Error
 
     def to_json(self) -> bytes:
-        """The answer's bytes, content type ``application/json``."""
+        """The answer's bytes, content type `application/json`."""
         return self.model_dump_json().encode()
 
 
 class ApiError(Exception):
-    """A failure that has an answer: raised with its ``Error``, caught where answers are made or read."""
+    """A failure that has an answer: raised with its `Error`, caught where answers are made or read."""
 
     def __init__(self, error: Error) -> None:
         super().__init__(error.message)
@@ -129,7 +129,7 @@ class ApiError(Exception):
 
 
 class InvalidRequest(ApiError, ValueError):
-    """A request that breaks the contract; takes the parts of its ``Error``."""
+    """A request that breaks the contract; takes the parts of its `Error`."""
 
     def __init__(
         self, code: str, message: str, *, field: str | None = None, given: Any = None, allowed: str | None = None

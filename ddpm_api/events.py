@@ -1,7 +1,7 @@
 """What happens to a request, one event at a time; the only thing the handler says.
 
-A stream is ``queued``* ``warning``* ``started`` (``progress`` | ``preview`` | ``image`` | ``warning``)* ``end``; with
-``detect_only`` it is ``faces`` ``end``. It may end by ``error`` at any point. Without ``end`` or ``error`` it was cut.
+A stream is `queued`* `warning`* `started` (`progress` | `preview` | `image` | `warning`)* `end`; with
+`detect_only` it is `faces` `end`. It may end by `error` at any point. Without `end` or `error` it was cut.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class ImageEvent(GeneratedImage, _Named):
 
 
 class FacesEvent(_Named):
-    """The answer to ``detect_only``: the faces found, and the box that would be cut out."""
+    """The answer to `detect_only`: the faces found, and the box that would be cut out."""
 
     event: Literal["faces"] = "faces"
     id: str

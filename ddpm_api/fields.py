@@ -33,7 +33,7 @@ class Sampler(StrEnum):
 
 
 class OutputFormat(StrEnum):
-    """The file format of the pictures; its media type is ``image/<value>``."""
+    """The file format of the pictures; its media type is `image/<value>`."""
 
     PNG = "png"
     JPEG = "jpeg"
@@ -74,7 +74,7 @@ _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 
 
 def as_align(value: Any) -> Any:
-    """An ``Align`` or a ``Box`` from its text.
+    """An `Align` or a `Box` from its text.
 
     Raises:
         InvalidRequest: not a text, an unknown word, or a box without an area.

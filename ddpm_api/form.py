@@ -8,7 +8,7 @@ from ddpm_api.request import FACES, GenerateRequest
 def numbers() -> dict[str, dict[str, float]]:
     """Every field that holds a number, with its `minimum`, `maximum` and `default` where it has one.
 
-    The default of ``num_images`` is that of a request with a selfie.
+    The default of `num_images` is that of a request with a selfie.
     """
     told = ("minimum", "maximum", "default")
     properties = GenerateRequest.model_json_schema()["properties"]

@@ -37,7 +37,7 @@ def contact_sheet(files: Sequence[bytes], output_format: OutputFormat) -> bytes:
 def save_marked(drawn: Image.Image, output_format: OutputFormat, marked: Image.Image) -> bytes:
     """Encode what was drawn from an opened picture with that one's mark and, in the same file format, its parameters.
 
-    A PNG also tells that one's size, as ``true_size``.
+    A PNG also tells that one's size, as `true_size`.
     """
     file = io.BytesIO()
     xmp: bytes = marked.info.get("xmp", b"")

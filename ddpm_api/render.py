@@ -39,8 +39,8 @@ _OTHERS = {Kind.JSON: JSON, Kind.NDJSON: "application/x-ndjson", Kind.SSE: "text
 class Rendering:
     """Turns the events of one request into the bytes of its answer.
 
-    ``status``, ``content_type`` and ``retry_after`` are those of the answer; they change only by an error that comes
-    before anything was sent, which is answered as JSON whatever was asked for. ``output_format`` is what pictures are
+    `status`, `content_type` and `retry_after` are those of the answer; they change only by an error that comes
+    before anything was sent, which is answered as JSON whatever was asked for. `output_format` is what pictures are
     best encoded in.
     """
 
@@ -64,7 +64,7 @@ class Rendering:
         return {Kind.NDJSON: NDJSON_HEARTBEAT, Kind.SSE: SSE_HEARTBEAT}.get(self.kind, b"")
 
     def feed(self, event: Event) -> bytes:
-        """The bytes to send now, b"" for none; a whole answer comes with ``end`` or ``error``."""
+        """The bytes to send now, b"" for none; a whole answer comes with `end` or `error`."""
         if self._builder.done:
             return b""
         if isinstance(event, ErrorEvent) and not self._sent:
@@ -99,13 +99,13 @@ def choose(
     *,
     request: GenerateRequest,
 ) -> Rendering:
-    """The rendering that an ``Accept`` header asks for; the request's own kind decides where it leaves it open.
+    """The rendering that an `Accept` header asks for; the request's own kind decides where it leaves it open.
 
-    Left open (none, or ``*/*``): JSON over gRPC and for a JSON request, a picture for all else. A picture is of the
-    request's ``output_format`` if that was given, else of the type that is accepted.
+    Left open (none, or `*/*`): JSON over gRPC and for a JSON request, a picture for all else. A picture is of the
+    request's `output_format` if that was given, else of the type that is accepted.
 
     Raises:
-        InvalidRequest: nothing on offer is accepted (``not_acceptable``, 406).
+        InvalidRequest: nothing on offer is accepted (`not_acceptable`, 406).
     """
     offers = _offers(request, json_first=transport == "grpc" or _media_type(content_type) == JSON)
     ranges = _ranges(accept or "*/*")
@@ -118,7 +118,7 @@ def choose(
 
 
 def _offers(request: GenerateRequest, *, json_first: bool) -> list[Offer]:
-    """The ways to answer this request, the one for ``*/*`` first."""
+    """The ways to answer this request, the one for `*/*` first."""
     json, *streams = [Offer(kind, media, request.output_format) for kind, media in _OTHERS.items()]
     if request.detect_only:
         return [json, *streams]
@@ -135,7 +135,7 @@ class _Range(NamedTuple):
     position: int
 
     def fit(self, content_type: str) -> int:
-        """0 = does not match, 1 = ``*/*``, 2 = ``type/*``, 3 = exactly."""
+        """0 = does not match, 1 = `*/*`, 2 = `type/*`, 3 = exactly."""
         if self.media == content_type:
             return 3
         if self.media == content_type.split("/")[0] + "/*":

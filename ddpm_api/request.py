@@ -49,7 +49,7 @@ class GenerateRequest(BaseModel):
     """One request, checked and complete but for what only the model knows (None there).
 
     Make it by `parse_json`, `parse_form` or `parse_raw`, which raise nothing but `InvalidRequest`.
-    ``model_fields_set`` tells what was given.
+    `model_fields_set` tells what was given.
     """
 
     model_config = ConfigDict(

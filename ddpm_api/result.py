@@ -11,7 +11,7 @@ from ddpm_api.shapes import GeneratedImage, Notice, Shape, Target, Timing
 
 
 class Result(Shape):
-    """The JSON answer; ``created`` is in Unix seconds."""
+    """The JSON answer; `created` is in Unix seconds."""
 
     id: str
     created: int
@@ -24,7 +24,7 @@ class Result(Shape):
     timing: Timing
 
     def to_json(self) -> bytes:
-        """The answer's bytes, content type ``application/json``."""
+        """The answer's bytes, content type `application/json`."""
         return self.model_dump_json().encode()
 
 
@@ -41,7 +41,7 @@ class ResultBuilder:
 
     @property
     def done(self) -> bool:
-        """Whether ``end`` or ``error`` came."""
+        """Whether `end` or `error` came."""
         return self.error is not None or self._timing is not None
 
     def feed(self, event: Event) -> None:
@@ -62,7 +62,7 @@ class ResultBuilder:
         """The result, images in the order of their index.
 
         Raises:
-            ApiError: the request failed, or its events stopped before the end (code ``unfinished``).
+            ApiError: the request failed, or its events stopped before the end (code `unfinished`).
         """
         if self.error is not None:
             raise ApiError(self.error)

@@ -39,7 +39,7 @@ class FoundFace(Shape):
 class Target(Shape):
     """What was made of the selfie: the faces found, which one was taken, and the box that was cut out.
 
-    ``b64_json`` is the aligned target as a PNG, only with ``return_target``.
+    `b64_json` is the aligned target as a PNG, only with `return_target`.
     """
 
     faces: list[FoundFace]
@@ -56,9 +56,9 @@ class Target(Shape):
 
 
 class GeneratedImage(Shape):
-    """One finished picture; ``b64_json`` is the file's bytes.
+    """One finished picture; `b64_json` is the file's bytes.
 
-    ``resemblance_score`` is 0..1, 1 = the selfie itself in its coarse structure; None without a selfie to follow.
+    `resemblance_score` is 0..1, 1 = the selfie itself in its coarse structure; None without a selfie to follow.
     """
 
     index: int

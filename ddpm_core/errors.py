@@ -9,7 +9,7 @@ class InvalidInput(ValueError):
     """Input that cannot be used; answered to its sender alone, never to others in the same batch.
 
     Attributes:
-        code: a stable machine-readable word, such as ``out_of_range`` or ``not_an_image``.
+        code: a stable machine-readable word, such as `out_of_range` or `not_an_image`.
         message: one sentence for people.
         field: the field of the request (or setting) it is about, or None.
         given: what was given, short and never a picture.

@@ -90,7 +90,7 @@ class NoiseSchedule:
         return (*levels, 0)
 
     def leading(self, steps: int) -> tuple[int, ...]:
-        """Give `steps` + 1 levels in diffusers' ``leading`` spacing: timesteps 975, 950 … 0 for 40 of 1000."""
+        """Give `steps` + 1 levels in diffusers' `leading` spacing: timesteps 975, 950 … 0 for 40 of 1000."""
         if not 1 <= steps <= self.num_levels:
             raise InvalidInput(
                 "out_of_range",

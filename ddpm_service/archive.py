@@ -1,7 +1,7 @@
-"""A bundle becomes a self-contained ``.mar``: weights, handler, and the code that serving needs.
+"""A bundle becomes a self-contained `.mar`: weights, handler, and the code that serving needs.
 
-An archive's root: ``ddpm_entry.py``, the packages ``handlers``, ``ddpm_core`` and ``ddpm_api``, ``bundle/``,
-``model-config.yaml`` and ``requirements.txt``. The code is copied as source; nothing of it is imported here.
+An archive's root: `ddpm_entry.py`, the packages `handlers`, `ddpm_core` and `ddpm_api`, `bundle/`,
+`model-config.yaml` and `requirements.txt`. The code is copied as source; nothing of it is imported here.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class ArchiveError(ServiceError):
 
 
 def pack(bundle: Path, model_store: Path) -> Path:
-    """Build the archive of ``bundle`` in ``model_store`` and return its path.
+    """Build the archive of `bundle` in `model_store` and return its path.
 
-    The file is ``{name}_{version}.mar``, named by ``bundle.json``; one of that name is replaced at once. The same
+    The file is `{name}_{version}.mar`, named by `bundle.json`; one of that name is replaced at once. The same
     bundle and code give the same bytes.
 
     Args:
-        bundle: a model on disk in diffusers layout with its ``bundle.json``.
+        bundle: a model on disk in diffusers layout with its `bundle.json`.
         model_store: where archives lie; made if it is missing.
 
     Raises:
@@ -69,10 +69,10 @@ def pack(bundle: Path, model_store: Path) -> Path:
 
 
 def read_manifest(archive: Path) -> dict[str, Any]:
-    """Return the ``bundle.json`` of an archive; nothing is unpacked and torch is not needed.
+    """Return the `bundle.json` of an archive; nothing is unpacked and torch is not needed.
 
     Raises:
-        ArchiveError: the file is missing, not a zip, or carries no ``bundle.json``.
+        ArchiveError: the file is missing, not a zip, or carries no `bundle.json`.
     """
     try:
         with zipfile.ZipFile(archive) as file:
@@ -96,7 +96,7 @@ def _read_bundle(bundle: Path) -> dict[str, Any]:
 
 
 def _checked(description: Any, where: str) -> dict[str, Any]:
-    """Return ``description`` if its name and version can stand in a URL and a file name, as TorchServe demands."""
+    """Return `description` if its name and version can stand in a URL and a file name, as TorchServe demands."""
     if not isinstance(description, dict):
         raise ArchiveError(f"{where} must be a JSON object")
     for key in ("name", "version"):

@@ -38,7 +38,7 @@ _CODES = {
 
 
 class RequestFailed(ApiError, ServiceError):
-    """The service refused the request or failed at it; ``error`` is its answer, ``status`` the HTTP status."""
+    """The service refused the request or failed at it; `error` is its answer, `status` the HTTP status."""
 
 
 class Unreachable(ServiceError):
@@ -54,7 +54,7 @@ class Unreachable(ServiceError):
 
 
 class _SafeRetry(Retry):
-    """Again only where nothing has been done: no connection was made, or 503 came with ``Retry-After``."""
+    """Again only where nothing has been done: no connection was made, or 503 came with `Retry-After`."""
 
     RETRY_AFTER_STATUS_CODES = frozenset({503})
 
@@ -63,7 +63,7 @@ class Client:
     """A service, and the right to use it. A context manager; not to be shared among threads.
 
     Args:
-        url: such as ``http://127.0.0.1:8000``.
+        url: such as `http://127.0.0.1:8000`.
         token: the API token, where the service wants one.
     """
 
@@ -110,10 +110,10 @@ class Client:
             image: the selfie, as bytes or as a file's path; None for faces from noise alone.
             model: the model's name.
             version: one of its versions; the default one if None.
-            fields: the request's other fields, such as ``num_images=3, seed=7``; None counts as not given.
+            fields: the request's other fields, such as `num_images=3, seed=7`; None counts as not given.
 
         Raises:
-            RequestFailed: the service refused or failed, or its answer broke off (code ``unfinished``).
+            RequestFailed: the service refused or failed, or its answer broke off (code `unfinished`).
             Unreachable: no service answers at the address.
             OSError: the picture's file cannot be read.
         """
@@ -130,10 +130,10 @@ class Client:
         version: str | None = None,
         **fields: Any,
     ) -> Generator[Event, None, None]:
-        """Make faces and hear of each event as it happens; the last one is ``end``.
+        """Make faces and hear of each event as it happens; the last one is `end`.
 
         Leaving the loop, or closing the iterator, closes the connection, and the service stops working on it.
-        Arguments and errors are those of `generate`; an ``error`` event is raised.
+        Arguments and errors are those of `generate`; an `error` event is raised.
         """
         path = "/".join(quote(part, safe="") for part in ("predictions", model, version) if part is not None)
         url = f"{self.url}/{path}"

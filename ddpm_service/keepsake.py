@@ -71,7 +71,7 @@ def settings_in(file: bytes) -> dict[str, Any]:
     """Give what a picture made here was asked for, as fields of a request with `model` and `version`: one such face.
 
     Raises:
-        InvalidRequest: not a picture, or none that carries its settings (``no_settings``, field ``like``).
+        InvalidRequest: not a picture, or none that carries its settings (`no_settings`, field `like`).
     """
     try:
         with Image.open(io.BytesIO(file)) as picture:

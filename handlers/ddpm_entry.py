@@ -1,6 +1,6 @@
 """Where TorchServe enters an archive: the archive's own code wins, and a missing package is named.
 
-It lies at the archive's root, beside the packages ``handlers``, ``ddpm_core`` and ``ddpm_api``, so that an archive runs
+It lies at the archive's root, beside the packages `handlers`, `ddpm_core` and `ddpm_api`, so that an archive runs
 without this repository, and beside other versions whose code differs.
 """
 

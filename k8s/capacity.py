@@ -35,14 +35,14 @@ class Pod:
         return cls(sum(work * share for work, share in works), sum(work**2 * share for work, share in works))
 
     def late(self, rate: float, wait: float) -> float:
-        """The share of requests that wait longer than ``wait`` seconds at ``rate`` requests a second."""
+        """The share of requests that wait longer than `wait` seconds at `rate` requests a second."""
         use = rate * self.mean
         if use >= 1:
             return 1.0
         return use * math.exp(-wait * (1 - use) * 2 * self.mean / self.square)
 
     def highest_rate(self, wait: float) -> float:
-        """Requests a second up to which no more than `LATE` of them wait longer than ``wait`` seconds."""
+        """Requests a second up to which no more than `LATE` of them wait longer than `wait` seconds."""
         low, high = 0.0, 1 / self.mean
         for _ in range(60):
             middle = (low + high) / 2
@@ -50,7 +50,7 @@ class Pod:
         return low
 
     def wait_of_nine_in_ten(self, rate: float) -> float:
-        """Seconds that nine of ten requests wait at most at ``rate`` requests a second."""
+        """Seconds that nine of ten requests wait at most at `rate` requests a second."""
         use = rate * self.mean
         return max(0.0, math.log(use / 0.1)) * self.square / (2 * self.mean * (1 - use))
 

@@ -40,7 +40,7 @@ class Dropped:
 
     Attributes:
         name: where it came from.
-        reason: one of a few words, such as ``collage``.
+        reason: one of a few words, such as `collage`.
         detail: what exactly.
         thumbnail: small picture for the sheet; None when it could not be decoded.
     """

@@ -52,13 +52,13 @@ def align(picture: Picture, size: int, finder: FaceFinder, *, align: str = "auto
         picture: a decoded upload.
         size: the model's image side in pixels.
         finder: finds the faces of the model's domain.
-        align: ``auto`` turns and frames a face as in CelebA-HQ; ``center`` takes the largest square in the middle;
-            ``none`` takes a square picture as it is (one that is not square is cut as ``center``, with a warning);
-            ``left,top,right,bottom`` takes that box, or the largest square in its middle: nothing is squashed.
-        face: which of the faces found, for ``auto``; the largest when None.
+        align: `auto` turns and frames a face as in CelebA-HQ; `center` takes the largest square in the middle;
+            `none` takes a square picture as it is (one that is not square is cut as `center`, with a warning);
+            `left,top,right,bottom` takes that box, or the largest square in its middle: nothing is squashed.
+        face: which of the faces found, for `auto`; the largest when None.
 
     Raises:
-        InvalidInput: unknown_value or out_of_range, field ``align`` or ``face``.
+        InvalidInput: unknown_value or out_of_range, field `align` or `face`.
     """
     notes = list(picture.warnings)
     if align == "auto":

@@ -69,7 +69,7 @@ def decode(data: bytes | bytearray | memoryview, *, max_bytes: int = MAX_BYTES) 
 
     Raises:
         InvalidInput: empty_image, not_an_image, truncated_image (pixels are missing), animated, too_many_pixels,
-            too_small or preview_only, field ``image``.
+            too_small or preview_only, field `image`.
     """
     data = bytes(data)
     if not data:

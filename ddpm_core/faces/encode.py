@@ -33,13 +33,13 @@ def encode(
     output_format: str = "png",
     parameters: Mapping[str, str | int | float | None] | None = None,
 ) -> bytes:
-    """Encode (H, W, 3) uint8 RGB with the AI-generated mark (XMP ``DigitalSourceType``) and the parameters inside.
+    """Encode (H, W, 3) uint8 RGB with the AI-generated mark (XMP `DigitalSourceType`) and the parameters inside.
 
-    The parameters are JSON: in PNG the text ``parameters``, in JPEG and WebP the EXIF ``UserComment``. A file holds
+    The parameters are JSON: in PNG the text `parameters`, in JPEG and WebP the EXIF `UserComment`. A file holds
     nothing but the pixels, the mark and the parameters.
 
     Raises:
-        InvalidInput: unknown_value, field ``output_format``: not ``png``, ``jpeg`` or ``webp``.
+        InvalidInput: unknown_value, field `output_format`: not `png`, `jpeg` or `webp`.
     """
     if output_format not in CONTENT_TYPES:
         raise InvalidInput(

@@ -63,11 +63,11 @@ class FaceFinder:
     """Finds the faces of a model's domain; built once per process, one search at a time.
 
     Args:
-        domain: ``human_face``, ``cat_face``, or ``any``, whose models want no face: `find` gives none.
+        domain: `human_face`, `cat_face`, or `any`, whose models want no face: `find` gives none.
         yunet: a YuNet ONNX file, which then takes the place of the Haar cascades for human faces.
 
     Raises:
-        InvalidInput: unknown_value, field ``domain``; bad_file, field ``face_detector``.
+        InvalidInput: unknown_value, field `domain`; bad_file, field `face_detector`.
     """
 
     def __init__(self, domain: str = Domain.HUMAN_FACE, yunet: Path | None = None) -> None:

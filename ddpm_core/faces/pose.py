@@ -96,7 +96,7 @@ class PoseModel:
 
     @classmethod
     def load(cls, kind: str) -> PoseModel:
-        """Read the weights that come with the package; `kind` is ``human`` or ``cat``."""
+        """Read the weights that come with the package; `kind` is `human` or `cat`."""
         with np.load(Path(__file__).with_name("pose.npz")) as weights:
             return cls(weights[f"{kind}_stages"], weights[f"{kind}_likeness"])
 

@@ -1,6 +1,6 @@
 """Fit the weights of `faces/pose.py`.
 
-``python -m ddpm_core.training.fit_pose --human FACES.zip --cat CATS.zip --out pose.npz``: the zips
+`python -m ddpm_core.training.fit_pose --human FACES.zip --cat CATS.zip --out pose.npz`: the zips
 hold aligned faces (64 px, CelebA-HQ framing); every face is its own truth, disturbed and found again.
 """
 

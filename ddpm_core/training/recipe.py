@@ -175,7 +175,7 @@ def read(file: Path | None = None, overrides: Iterable[str] = (), **fixed: Any) 
 
     Args:
         file: YAML; None for the defaults.
-        overrides: such as ``batch=32`` or ``network.layers_per_block=2``; the value is read as YAML.
+        overrides: such as `batch=32` or `network.layers_per_block=2`; the value is read as YAML.
         fixed: settings that win over both.
 
     Raises:

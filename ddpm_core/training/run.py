@@ -69,7 +69,7 @@ def resume(
 
     Args:
         run: the run's folder.
-        overrides: settings to change from here on, such as ``steps=200000``.
+        overrides: settings to change from here on, such as `steps=200000`.
         limits: what may end it before the recipe's end.
         report: called with each row of the metrics.
 

@@ -28,14 +28,14 @@ def added(front: str, behind: Api, *, steps: int = 9, pairs: int = 100, rounds: 
     other; a longer way could not be told from more work there, for the time of clients that never pause is the work.
 
     Args:
-        front: the front door's address of a model, ``…/predictions/NAME``.
+        front: the front door's address of a model, `…/predictions/NAME`.
         behind: the TorchServe behind it.
         steps: network calls of a request.
         pairs: how often each client asks both.
         rounds: how often all clients go the one way and the other.
 
     Returns:
-        ``added_ms``, by which the median grows, and ``added_share``, by which the work does (the median round), with
+        `added_ms`, by which the median grows, and `added_share`, by which the work does (the median round), with
         their standard errors.
     """
     direct = f"{behind.url}/predictions/{front.rpartition('/')[2]}"

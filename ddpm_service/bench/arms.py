@@ -31,7 +31,7 @@ _PROGRAMS = "ddpm_service.cli.bench_arms"
 
 @contextmanager
 def front_door(bundle: Path, config: Path) -> Iterator[tuple[str, Api]]:
-    """Ours: ``ddpm serve`` on free ports. Yields the address of its model, and the TorchServe behind it."""
+    """Ours: `ddpm serve` on free ports. Yields the address of its model, and the TorchServe behind it."""
     with tempfile.TemporaryDirectory(prefix="ddpm-bench-") as name:
         folder = Path(name)
         packed = archive.pack(bundle, folder)
@@ -64,7 +64,7 @@ def flask_and_lock(bundle: Path, dtype: str) -> Iterator[str]:
 
 @contextmanager
 def dynamic_batching(bundle: Path, config: Path, dtype: str, *, batch_size: int, delay: int) -> Iterator[str]:
-    """A plain loop in a TorchServe that collects requests for ``delay`` milliseconds and answers them together."""
+    """A plain loop in a TorchServe that collects requests for `delay` milliseconds and answers them together."""
     with tempfile.TemporaryDirectory(prefix="ddpm-bench-") as name:
         store = Path(name)
         settings = {"minWorkers": 1, "maxWorkers": 1, "batchSize": batch_size, "maxBatchDelay": delay}
@@ -83,7 +83,7 @@ def dynamic_batching(bundle: Path, config: Path, dtype: str, *, batch_size: int,
 
 @contextmanager
 def _process(command: list[str], ready: str) -> Iterator[None]:
-    """Run a server until the block ends; it begins when ``ready`` answers 200."""
+    """Run a server until the block ends; it begins when `ready` answers 200."""
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         try:

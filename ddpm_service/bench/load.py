@@ -61,7 +61,7 @@ async def play(url: str, arrivals: Sequence[Arrival], *, patience: float) -> lis
     """Send each arrival at its time, whatever became of those before; give each so many seconds.
 
     Args:
-        url: takes ``POST`` of JSON with ``num_inference_steps`` and ``seed``, answers one PNG.
+        url: takes `POST` of JSON with `num_inference_steps` and `seed`, answers one PNG.
         arrivals: in order of time.
         patience: seconds after which an answer is not waited for any more.
     """
@@ -93,5 +93,5 @@ def percentile(outcomes: Sequence[Outcome], share: float) -> float | None:
 
 
 def share_in_time(outcomes: Sequence[Outcome], solo: Mapping[int, float], factor: float) -> float:
-    """The share of requests answered within ``factor`` times their solo latency."""
+    """The share of requests answered within `factor` times their solo latency."""
     return sum(each.in_time(solo, factor) for each in outcomes) / len(outcomes)

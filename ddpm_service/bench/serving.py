@@ -45,7 +45,7 @@ class Plan:
         loads: rates as multiples of one request after the other.
         count: requests at each rate.
         burst: requests at once.
-        delays: values of ``maxBatchDelay`` (ms) that dynamic batching is tried with.
+        delays: values of `maxBatchDelay` (ms) that dynamic batching is tried with.
         batch_size: the largest batch of dynamic batching.
 
     Raises:

@@ -25,10 +25,10 @@ _OWN_PAGE = frozenset({"same-origin", "none"})
 class Addressed:
     """An ASGI application that answers who knows its name, and makes nothing for pages of other sites.
 
-    A page whose name an attacker lets point here (DNS rebinding) asks by that name; so the ``Host`` header must be a
-    loopback name, the name that is listened on, or one of ``DDPM_HOSTS``; off loopback also an IP address, which cannot
+    A page whose name an attacker lets point here (DNS rebinding) asks by that name; so the `Host` header must be a
+    loopback name, the name that is listened on, or one of `DDPM_HOSTS`; off loopback also an IP address, which cannot
     be rebound, or this machine's name. What makes or changes something is not done for pages of other origins but those
-    of ``DDPM_CORS_ORIGINS``.
+    of `DDPM_CORS_ORIGINS`.
 
     Args:
         app: what answers.

@@ -66,7 +66,7 @@ class EventAnswer(Response):
     """The answer to a request for pictures. The client leaving closes the events, which frees their place.
 
     Args:
-        events: they end by ``end`` or ``error``.
+        events: they end by `end` or `error`.
         rendering: what they become.
         settings: heartbeat and patience.
         held: what is held for this request; closed when the answer is over.

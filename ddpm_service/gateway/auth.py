@@ -29,7 +29,7 @@ class Caller:
 
 
 class Tokens:
-    """The tokens of a file: one a line, a name before it if wanted (``alice 3q2-7w…``), ``#`` begins a comment.
+    """The tokens of a file: one a line, a name before it if wanted (`alice 3q2-7w…`), `#` begins a comment.
 
     Without a name a token is called by the first digits of its hash. A changed file holds within a second; while it
     is wrong or gone the former tokens hold.
@@ -38,7 +38,7 @@ class Tokens:
         file: the file, such as a mounted secret.
 
     Raises:
-        ServiceError: it cannot be read, names no token, or a token is too short or called ``anonymous``.
+        ServiceError: it cannot be read, names no token, or a token is too short or called `anonymous`.
     """
 
     def __init__(self, file: Path) -> None:
@@ -49,10 +49,10 @@ class Tokens:
         self._read()
 
     def caller(self, authorization: str | None) -> Caller:
-        """Who sent this ``Authorization`` header.
+        """Who sent this `Authorization` header.
 
         Raises:
-            ApiError: there is no bearer token, or not one of ours (``unauthorized``).
+            ApiError: there is no bearer token, or not one of ours (`unauthorized`).
         """
         self._look()
         scheme, _, token = (authorization or "").partition(" ")
@@ -109,7 +109,7 @@ def may_listen(host: str, *, tokens: bool, insecure: bool) -> None:
     """Refuse to be reached from elsewhere without tokens.
 
     Raises:
-        ServiceError: ``host`` is not loopback, and neither tokens nor the explicit wish to do without are there.
+        ServiceError: `host` is not loopback, and neither tokens nor the explicit wish to do without are there.
     """
     if not (is_loopback(host) or tokens or insecure):
         raise ServiceError(

@@ -33,17 +33,17 @@ class Backend(Protocol):
     """What the front door needs of whatever makes the pictures."""
 
     def models(self) -> Mapping[str, ModelState]:
-        """Every model and version with its state and ``bundle.json``, as of now."""
+        """Every model and version with its state and `bundle.json`, as of now."""
 
     def generate(
         self, model: str, version: str | None, request: GenerateRequest, request_id: str, *, progress: bool = True
     ) -> AsyncGenerator[Event, None]:
-        """Make faces, event by event; ``version`` None is the model's default one.
+        """Make faces, event by event; `version` None is the model's default one.
 
-        Without ``progress`` no step is told of: each costs a chunk through every layer.
+        Without `progress` no step is told of: each costs a chunk through every layer.
 
-        The last event is ``end`` or ``error``: every failure is an event, also an unknown model and a connection that
-        breaks. Closing the generator (``aclose``, or cancelling the task that awaits it) gives the work up and frees
+        The last event is `end` or `error`: every failure is an event, also an unknown model and a connection that
+        breaks. Closing the generator (`aclose`, or cancelling the task that awaits it) gives the work up and frees
         its place within two steps.
         """
 
@@ -52,7 +52,7 @@ class TorchServeBackend:
     """A TorchServe on this machine, asked for events.
 
     Args:
-        url: where it answers predictions, such as ``http://127.0.0.1:8080`` or ``unix:/path``.
+        url: where it answers predictions, such as `http://127.0.0.1:8080` or `unix:/path`.
         board: what it serves; a version that stops being ready fails its running requests.
     """
 

@@ -45,10 +45,10 @@ class Gate:
         self._idle.set()
 
     def identify(self, authorization: str | None) -> Caller:
-        """Who sent this ``Authorization`` header.
+        """Who sent this `Authorization` header.
 
         Raises:
-            ApiError: ``unauthorized``.
+            ApiError: `unauthorized`.
         """
         return Caller(ANONYMOUS) if self.tokens is None else self.tokens.caller(authorization)
 
@@ -57,7 +57,7 @@ class Gate:
         """Hold the place of a request from before its body is read until its answer is sent.
 
         Raises:
-            ApiError: ``unauthorized``, ``draining`` or ``rate_limited``.
+            ApiError: `unauthorized`, `draining` or `rate_limited`.
         """
         with ExitStack() as held:
             try:
@@ -76,7 +76,7 @@ class Gate:
     async def generate(
         self, model: str, version: str | None, request: GenerateRequest, request_id: str, *, progress: bool = True
     ) -> AsyncGenerator[Event, None]:
-        """Make faces for an admitted request; as `Backend.generate`, and ``busy`` when the version's queue is full."""
+        """Make faces for an admitted request; as `Backend.generate`, and `busy` when the version's queue is full."""
         known = self.backend.models().get(model)
         if known is None:
             self.metrics.refused("not_found")

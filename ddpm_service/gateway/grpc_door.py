@@ -67,7 +67,7 @@ OPEN = frozenset({f"/{SERVICE}/Ping", f"/{HEALTH}/Check", f"/{HEALTH}/Watch"})
 class GrpcDoor:
     """The front door's gRPC port, in the running event loop; it goes through the same gate as HTTP.
 
-    An error is its status code, with the error's JSON as the details and ``retry-after`` in the trailing metadata.
+    An error is its status code, with the error's JSON as the details and `retry-after` in the trailing metadata.
 
     Args:
         door: the parts of the front door.
@@ -81,7 +81,7 @@ class GrpcDoor:
         self._server: grpc.aio.Server | None = None
 
     async def start(self, address: str) -> int:
-        """Take requests at ``host:port`` (port 0 for a free one) or ``unix:path``; return the port.
+        """Take requests at `host:port` (port 0 for a free one) or `unix:path`; return the port.
 
         Raises:
             ServiceError: the address cannot be listened on.
@@ -118,7 +118,7 @@ class GrpcDoor:
         return port
 
     async def stop(self, grace: float = _GRACE_SECONDS) -> None:
-        """Take no calls any more; cut what still runs after ``grace`` seconds. The gate is drained before."""
+        """Take no calls any more; cut what still runs after `grace` seconds. The gate is drained before."""
         if self._server is None or self._following is None:
             return
         self._following.cancel()
@@ -178,7 +178,7 @@ class GrpcDoor:
         return None
 
     async def _read(self, messages: AsyncIterator[bytes], held: ExitStack) -> bytes:
-        """The call's one message; the memory for it is counted until ``held`` closes."""
+        """The call's one message; the memory for it is counted until `held` closes."""
         seconds = self._door.settings.upload_seconds
         try:
             async with asyncio.timeout(seconds), self._readers:

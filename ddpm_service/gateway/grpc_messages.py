@@ -84,7 +84,7 @@ _PredictionsRequest, _PredictionResponse, _HealthResponse = (
 
 @dataclass(frozen=True)
 class Prediction:
-    """A ``PredictionsRequest``: a model, a version (None for the default one), and the fields of a request."""
+    """A `PredictionsRequest`: a model, a version (None for the default one), and the fields of a request."""
 
     model: str
     version: str | None
@@ -92,7 +92,7 @@ class Prediction:
 
 
 def read_prediction(message: bytes) -> Prediction:
-    """Read a ``PredictionsRequest``.
+    """Read a `PredictionsRequest`.
 
     Raises:
         InvalidRequest: it is none.
@@ -106,10 +106,10 @@ def read_prediction(message: bytes) -> Prediction:
 
 
 def prediction(content: bytes) -> bytes:
-    """A ``PredictionResponse``."""
+    """A `PredictionResponse`."""
     return _PredictionResponse(prediction=content).SerializeToString()
 
 
 def health(text: str) -> bytes:
-    """A ``TorchServeHealthResponse``."""
+    """A `TorchServeHealthResponse`."""
     return _HealthResponse(health=text).SerializeToString()

@@ -40,7 +40,7 @@ class Limits:
         """Hold one of a caller's places; a token has a rate and a number of places, anonymous callers have not.
 
         Raises:
-            ApiError: ``rate_limited``, with the seconds to wait.
+            ApiError: `rate_limited`, with the seconds to wait.
         """
         if caller.known:
             self._take(caller.name)
@@ -55,7 +55,7 @@ class Limits:
         """Hold one of the places of a model version, under way or queued.
 
         Raises:
-            ApiError: all are taken (``busy``).
+            ApiError: all are taken (`busy`).
         """
         if self._by_version[name, version] >= self._settings.max_open:
             raise ApiError(Error(code="busy", message="The queue is full; ask again.", retry_after=_RETRY_SECONDS))
@@ -74,7 +74,7 @@ class Limits:
         announced is not, or who announces much and sends nothing would shut out everybody else.
 
         Raises:
-            ApiError: longer than allowed (``too_large``), or too much is held already (``busy``).
+            ApiError: longer than allowed (`too_large`), or too much is held already (`busy`).
         """
         if announced > self._settings.max_bytes:
             raise too_large(announced, self._settings.max_bytes)
@@ -111,7 +111,7 @@ class Upload:
         """See that there is room for so much; one body alone always has room.
 
         Raises:
-            ApiError: too much is held already (``busy``).
+            ApiError: too much is held already (`busy`).
         """
         others = self._limits._upload_bytes - self._size
         if others and others + size > self._most:

@@ -34,12 +34,12 @@ _ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 
 
 def request_id(given: str | None) -> str:
-    """The client's ``X-Request-Id`` where it is fit for a header and a log line, else a new one."""
+    """The client's `X-Request-Id` where it is fit for a header and a log line, else a new one."""
     return given if given is not None and _ID.fullmatch(given) else uuid.uuid4().hex
 
 
 def configure(stream: TextIO | None = None) -> None:
-    """Send all log lines of this process to ``stream`` (standard error)."""
+    """Send all log lines of this process to `stream` (standard error)."""
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_Words() if stream.isatty() else JsonLines())

@@ -128,7 +128,7 @@ class VersionMetrics:
 
 
 class Story:
-    """One request of a served model; ``model`` must be a name that is served, or labels would grow without bound."""
+    """One request of a served model; `model` must be a name that is served, or labels would grow without bound."""
 
     def __init__(self, metrics: Metrics, model: str) -> None:
         self._metrics = metrics
@@ -156,12 +156,12 @@ class Story:
                 self.outcome = event.error.code
 
     def close(self) -> None:
-        """Count how it ended; without ``end`` or ``error`` the client left."""
+        """Count how it ended; without `end` or `error` the client left."""
         self._metrics._answers.labels(self._model, self.outcome).inc()
 
 
 def metrics_app(metrics: Metrics, torchserve_url: str) -> Starlette:
-    """The application of the metrics port: ``GET /metrics``.
+    """The application of the metrics port: `GET /metrics`.
 
     Args:
         metrics: the front door's figures.

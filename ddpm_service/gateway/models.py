@@ -50,7 +50,7 @@ def find_model(door: Door, name: str) -> ModelState:
     """A model by its name.
 
     Raises:
-        ApiError: there is none (``not_found``).
+        ApiError: there is none (`not_found`).
     """
     found = door.board.models().get(name)
     if found is None:
@@ -64,7 +64,7 @@ def find_version(model: ModelState, version: str) -> VersionState:
     """One of a model's versions.
 
     Raises:
-        ApiError: there is none (``not_found``).
+        ApiError: there is none (`not_found`).
     """
     found = model.versions.get(version)
     if found is None:

@@ -152,7 +152,7 @@ class Protocol(HttpToolsProtocol):
 def _without_upgrade(data: bytes) -> bytes:
     """Bytes of a head without its wish for another protocol: httptools would take its body for that protocol's.
 
-    ``curl --http2`` and Java's client wish for one with every request.
+    `curl --http2` and Java's client wish for one with every request.
     """
     end = data.find(b"\r\n\r\n")
     end = len(data) if end < 0 else end

@@ -35,10 +35,10 @@ T = TypeVar("T")
 
 
 async def read_body(request: Request, limits: Limits, settings: Settings, held: ExitStack) -> bytes:
-    """The whole body; the memory for it is counted until ``held`` closes.
+    """The whole body; the memory for it is counted until `held` closes.
 
     Raises:
-        ApiError: too long, too slow (``upload_timeout``), or too much is held already.
+        ApiError: too long, too slow (`upload_timeout`), or too much is held already.
         ClientDisconnect: the client left.
     """
     announced = request.headers.get("content-length")

@@ -23,7 +23,7 @@ class Api:
     """One API of a TorchServe.
 
     Args:
-        address: where it listens, as ``config.properties`` has it: ``http://127.0.0.1:8081`` or ``unix:/path``.
+        address: where it listens, as `config.properties` has it: `http://127.0.0.1:8081` or `unix:/path`.
         key: which of the keys opens it, at a socket.
 
     Attributes:
@@ -57,7 +57,7 @@ class Api:
         return session
 
     def request(self, method: str, path: str, **more: Any) -> requests.Response:
-        """One request; `more` and what it raises are those of ``requests.request``."""
+        """One request; `more` and what it raises are those of `requests.request`."""
         with self.session() as session:
             return session.request(method, self.url + path, **more)
 

@@ -23,7 +23,7 @@ class State(StrEnum):
 class VersionState:
     """One version: its archive, where it stands, and why it failed if it did.
 
-    ``manifest`` is its ``bundle.json``, empty when the archive cannot be read.
+    `manifest` is its `bundle.json`, empty when the archive cannot be read.
     """
 
     archive: str

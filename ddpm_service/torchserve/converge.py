@@ -65,7 +65,7 @@ class Converger:
         self._drain = drain
 
     def apply(self, desired: Desired) -> Report:
-        """Converge to ``desired``.
+        """Converge to `desired`.
 
         Raises:
             ManagementError: TorchServe cannot be reached any more.

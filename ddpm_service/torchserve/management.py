@@ -38,7 +38,7 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        """Whether it takes requests; a worker that is loading, dying or dead is ``UNLOADING``."""
+        """Whether it takes requests; a worker that is loading, dying or dead is `UNLOADING`."""
         return self.status == "READY"
 
 
@@ -62,7 +62,7 @@ class Management:
     """A client of TorchServe's management API.
 
     Args:
-        url: where it listens, such as ``http://127.0.0.1:8081`` or ``unix:/path``.
+        url: where it listens, such as `http://127.0.0.1:8081` or `unix:/path`.
 
     Every method raises ManagementError.
     """

@@ -78,7 +78,7 @@ class Ports:
         return cls(*(free_port() for _ in range(5)))
 
     def settings(self) -> dict[str, str]:
-        """These ports as lines of ``config.properties``."""
+        """These ports as lines of `config.properties`."""
         return {
             "inference_address": f"http://127.0.0.1:{self.inference}",
             "management_address": f"http://127.0.0.1:{self.management}",
@@ -89,7 +89,7 @@ class Ports:
 
 
 def read_properties(file: Path) -> dict[str, str]:
-    """Read the ``key=value`` lines of a properties file.
+    """Read the `key=value` lines of a properties file.
 
     Raises:
         TorchServeError: the file cannot be read.
@@ -108,8 +108,8 @@ class TorchServe:
     Relative paths in the configuration count from its folder. The working directory is the temporary folder.
 
     Args:
-        config: the ``config.properties`` to start from.
-        settings: lines that replace those of ``config``, for instance ``Ports.free().settings()``.
+        config: the `config.properties` to start from.
+        settings: lines that replace those of `config`, for instance `Ports.free().settings()`.
         sockets: where it listens instead; their folder is the temporary one then.
         python: the interpreter of TorchServe and of the workers.
         echo: where its output goes; None keeps it silent.

@@ -29,7 +29,7 @@ class Sockets:
 
     @classmethod
     def of(cls, config: Path) -> Sockets:
-        """Those of the TorchServe that `ddpm serve` runs by a ``config.properties``."""
+        """Those of the TorchServe that `ddpm serve` runs by a `config.properties`."""
         name = hashlib.sha256(os.fsencode(config.resolve())).hexdigest()[:12]
         return cls(Path(tempfile.gettempdir()) / f"ddpm-{os.getuid()}-{name}")
 
@@ -49,7 +49,7 @@ class Sockets:
         return f"unix:{self.folder}/metrics"
 
     def settings(self) -> dict[str, str]:
-        """These sockets as lines of ``config.properties``."""
+        """These sockets as lines of `config.properties`."""
         return {
             "inference_address": self.inference,
             "management_address": self.management,

@@ -30,9 +30,9 @@ class Supervisor:
     """Owns one TorchServe: starts it, applies models.yaml also when that changes, restarts it, ends with it.
 
     Args:
-        config: the ``config.properties``.
-        models: the ``models.yaml``.
-        settings: lines that replace those of ``config``.
+        config: the `config.properties`.
+        models: the `models.yaml`.
+        settings: lines that replace those of `config`.
         board: where the state of every version is kept.
         drain: waits until no request runs on (name, version), whose streams are about to be cut.
     """

@@ -10,7 +10,7 @@ from ddpm_service.bench.added import difference
 
 
 def pairs(more: float, count: int, *, slower: float = 0.0) -> list[tuple[float, float]]:
-    """Requests of 0.9 s by two ways, the first ``more`` longer, on a machine that becomes slower by and by."""
+    """Requests of 0.9 s by two ways, the first `more` longer, on a machine that becomes slower by and by."""
     draw = random.Random(count)
     now = [0.9 + slower * i / count for i in range(count)]
     return [(draw.gauss(base + more, 0.03), draw.gauss(base, 0.03)) for base in now]

@@ -85,15 +85,15 @@ class Service:
     refuse: Error | None = None
     """Answer generations with this, before anything else."""
     fail_at: int | None = None
-    """Say ``error`` before this step."""
+    """Say `error` before this step."""
     cut_at: int | None = None
     """Close the connection before this step, once."""
     wait_at: int | None = None
-    """Wait before this step until ``go`` is set."""
+    """Wait before this step until `go` is set."""
     queue: int = 0
     warning: str | None = None
     chosen: float = 0.5
-    """The resemblance that ``auto`` comes to."""
+    """The resemblance that `auto` comes to."""
     seconds: float = 3.2
     """How long a generation says it took."""
     picture: Callable[[int, float], Image.Image] = generated
