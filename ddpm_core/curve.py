@@ -34,13 +34,13 @@ class CurvePoint:
     apart: float = APART
 
 
-# At equal distances. Chosen by `ddpm evaluate likeness` and by looking; starts nearer to the picture gave the
-# photograph again (docs/decisions.md).
+# At equal distances. Chosen by looking at blind sheets, beside `ddpm evaluate likeness` (docs/likeness.md): nearer than
+# `faithful` eyes and mouths smear, for the details may not be the selfie's and there is too little noise for others.
 _CURVE = (
-    CurvePoint(60.0, 10.0, 4, 0.3, 0.3, 11),
-    CurvePoint(36.0, 5.0, 6, 0.5, 0.5, 10),
-    CurvePoint(14.0, 2.0, 12, 0.6, 1.0, 9),
-    CurvePoint(10.0, 2.0, 16, 0.65, 1.0, 8),
+    CurvePoint(60.0, 10.0, 4, 0.3, 0.3, 16),
+    CurvePoint(14.0, 2.0, 12, 0.7, 0.8, 12),
+    CurvePoint(8.0, 1.0, 16, 0.9, 1.0, 10),
+    CurvePoint(4.0, 0.6, 24, 0.9, 1.0, 10),
     CurvePoint(2.0, 0.4, 40, 0.9, 1.0, 7, apart=0.0),
 )
 

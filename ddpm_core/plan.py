@@ -55,6 +55,9 @@ _FACELESS = 0.0
 
 _UNJUDGED = Judgement()
 
+_SAMPLER = Sampler.DDPM
+"""Unless said: fresh noise at every call washes errors out (docs/decisions.md)."""
+
 PIXEL_CALLS = 40
 PIXEL_LOSS_SCALE = 50.0
 
@@ -160,7 +163,7 @@ def make_plan(
         mode: `auto` with a target and `none` without, unless said.
         resemblance: 0..1; the mode's own unless said. Not with `pixel` and `none`.
         point: low-pass guidance anywhere, in place of `resemblance`; for measurements.
-        sampler: `ddpm` with a target and `dpmpp_2m` without, unless said; `pixel` is DDIM.
+        sampler: `ddpm` unless said; `pixel` is DDIM.
         num_inference_steps: network calls, 1..start level; by mode unless said.
         eta: 0..1, for `ddim`.
         guidance_loss_scale: ≥ 0, for `pixel`.
@@ -211,7 +214,7 @@ def _unguided(bundle: Bundle, asked: _Asked) -> Plan:
     """Start from noise at the highest level."""
     _refuse_resemblance(asked)
     schedule = bundle.schedule
-    sampler = asked.sampler or Sampler.DPMPP_2M
+    sampler = asked.sampler or _SAMPLER
     levels = schedule.karras(schedule.num_levels, asked.calls(bundle.manifest.defaults.num_inference_steps))
     table, strength = _pushed(bundle, build(sampler, schedule, levels, eta=asked.eta), asked)
     parameters = asked.parameters(Mode.NONE, table, sampler=str(sampler), eta=asked.eta, **strength)
@@ -250,7 +253,7 @@ def _low_pass(bundle: Bundle, asked: _Asked, target: Tensor) -> Plan:
         named = _FACELESS if is_faceless else RESEMBLANCE.get(mode)
         place["resemblance"] = named if asked.resemblance is None else asked.resemblance
         point = curve(place["resemblance"])
-    sampler = asked.sampler or Sampler.DDPM  # fresh noise at every call washes errors out: docs/decisions.md
+    sampler = asked.sampler or _SAMPLER
     table, strength = _pushed(bundle, _low_pass_table(bundle, point, sampler, asked), asked)
     parameters = asked.parameters(mode, table, **place, sampler=str(sampler), eta=asked.eta, **strength)
     alpha_bar = float(bundle.schedule.alpha_bar[table.levels[0]])

@@ -17,7 +17,7 @@ from ddpm_service.cli.failure import told_in_a_line
 from ddpm_service.cli.progress import reported
 
 app = typer.Typer(
-    help="Measure a model. Example: ddpm evaluate samples models/faces-64/1.0 --reference faces64.zip --out a.json",
+    help="Measure a model. Example: ddpm evaluate samples models/faces-64/1.1 --reference faces64.zip --out a.json",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -38,7 +38,7 @@ def samples(
     reference: Annotated[Path, typer.Option(help="Real images to measure against: folder, zip or list.")],
     out: Annotated[Path, typer.Option(help="Table of figures, JSON; rows that it holds already are kept.")],
     num_images: Annotated[int, typer.Option(help="Samples a row.")] = 1000,
-    sampler: Samplers = "dpmpp_2m",
+    sampler: Samplers = "ddpm",
     num_inference_steps: Steps = None,
     inception: Annotated[
         Path | None,
@@ -58,7 +58,7 @@ def samples(
 ) -> None:
     """Measure unguided images against real ones; print the table. Interrupted, it goes on when called again.
 
-    Example: ddpm evaluate samples models/faces-64/1.0 --reference faces64.zip --num-inference-steps 5,10 --out a.json
+    Example: ddpm evaluate samples models/faces-64/1.1 --reference faces64.zip --num-inference-steps 5,10 --out a.json
     """
     with told_in_a_line("ddpm evaluate samples"):
         from ddpm_core import load

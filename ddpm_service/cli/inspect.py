@@ -19,7 +19,7 @@ def inspect(
 ) -> None:
     """Say what a model is, and check that its files are whole and fit together.
 
-    Example: ddpm inspect models/faces-64/1.0
+    Example: ddpm inspect models/faces-64/1.1
     """
     with told_in_a_line("ddpm inspect"):
         from ddpm_core.bundle import UNET_CONFIG, read_bundle

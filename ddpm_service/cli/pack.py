@@ -16,7 +16,7 @@ def pack(
 ) -> None:
     """Build the self-contained archive of a model and print its path.
 
-    Example: ddpm pack models/faces-64/1.0
+    Example: ddpm pack models/faces-64/1.1
     """
     from ddpm_service import archive
 

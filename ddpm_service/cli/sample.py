@@ -21,7 +21,7 @@ def sample(
     ] = None,
     mode: Annotated[Mode | None, typer.Option(help="How the selfie guides. (default: auto with a selfie)")] = None,
     resemblance: Annotated[float | None, typer.Option(help="0 celebrity .. 1 like you. (default: by mode)")] = None,
-    sampler: Annotated[Sampler | None, typer.Option(help="From noise to picture. (default: by mode)")] = None,
+    sampler: Annotated[Sampler | None, typer.Option(help="From noise to picture. (default: ddpm)")] = None,
     num_inference_steps: Annotated[int | None, typer.Option(help="Network calls. (default: by mode)")] = None,
     eta: Annotated[float, typer.Option(help="0..1, for ddim.")] = 0.0,
     guidance_loss_scale: Annotated[float, typer.Option(help="Strength of mode pixel.")] = 50.0,
@@ -42,7 +42,7 @@ def sample(
 ) -> None:
     """Sample a model and write PNGs, each with its seed and settings inside; print their paths.
 
-    Example: ddpm sample models/faces-64/1.0 --num-images 16 --seed 0 --out grid.png
+    Example: ddpm sample models/faces-64/1.1 --num-images 16 --seed 0 --out grid.png
     """
     with told_in_a_line("ddpm sample"):
         # torch takes seconds to import: only now, when the command line is known to be right.

@@ -24,7 +24,6 @@ from ddpm_core.bundle import (
     read_bundle,
     write_bundle,
 )
-from ddpm_core.denoiser import make_ready
 from ddpm_core.errors import InvalidInput
 from ddpm_core.pixels import to_pixels
 from ddpm_core.plan import make_plan
@@ -251,8 +250,7 @@ def test_the_embedded_models_load_whole_and_lie_where_they_say(path: Path) -> No
 def test_in_16_bit_an_image_does_not_notice_its_batch_either(target: np.ndarray) -> None:
     """The embedded model in bfloat16 on a CPU: alone and in a mixed batch the pictures are the same."""
     embedded = read_bundle(EMBEDDED[-1].parent)
-    cpu, short = torch.device("cpu"), torch.bfloat16
-    denoiser = embedded.denoiser(make_ready(embedded.load_network(), cpu, short), cpu, short)
+    denoiser = load(embedded.path, device="cpu", dtype="bfloat16").denoiser
     times = embedded.manifest.image_size // 16
     selfie = np.kron(target, np.ones((times, times, 1), np.uint8))
     plans = [

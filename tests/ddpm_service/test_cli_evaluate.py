@@ -92,7 +92,7 @@ def test_called_again_it_goes_on_where_it_was(evaluate, tmp_path):
 def test_without_a_number_of_steps_it_is_the_models_own(evaluate, tmp_path):
     assert evaluate().exit_code == 0
     rows = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["rows"]
-    assert (rows[-1]["sampler"], rows[-1]["num_inference_steps"]) == ("dpmpp_2m", 25)
+    assert (rows[-1]["sampler"], rows[-1]["num_inference_steps"]) == ("ddpm", 25)
 
 
 def test_where_no_face_network_is_installed_it_says_how_to_get_one(monkeypatch, capsys):
