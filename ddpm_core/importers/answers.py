@@ -41,6 +41,7 @@ class Answers:
         scheduler: settings of the schedule, in diffusers' words.
         code: the file and the class of a network that comes with its code.
         terms: under which the weights may be used.
+        weights: which, where a source holds several: a file of a folder, or what stands before the names in it.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Answers:
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     code: tuple[Path, str] | None = None
     terms: str | None = None
+    weights: str | None = None
 
 
 def read_config(file: Path) -> dict[str, dict[str, Any]]:
@@ -77,7 +79,11 @@ def read_config(file: Path) -> dict[str, dict[str, Any]]:
             given=str(file),
             allowed=", ".join(_CONFIG_KEYS),
         )
-    return dict(config)
+    # Files that `save_config` wrote have notes of diffusers' own among their settings.
+    return {
+        part: {key: value for key, value in settings.items() if not key.startswith("_") or key == "_class_name"}
+        for part, settings in config.items()
+    }
 
 
 @dataclass(frozen=True)

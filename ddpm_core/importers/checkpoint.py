@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from ddpm_core import schedule as schedules
 from ddpm_core.errors import InvalidInput
 from ddpm_core.importers import pickles
-from ddpm_core.importers.found import Found
+from ddpm_core.importers.found import Found, is_averaged, side_of
 
 # Words for the same facts in the checkpoints of well-known trainers.
 _PREDICTIONS = {"pred_noise": "epsilon", "pred_v": "v_prediction", "pred_x0": "sample"}
@@ -25,10 +26,22 @@ def read(path: Path) -> Found:
     Raises:
         InvalidInput: it is refused, or holds no tensors.
     """
+    found = gather(pickles.read(path), path.name)
+    others = (file for file in path.parent.iterdir() if file.suffix in pickles.SUFFIXES and file.name != path.name)
+    beside = sorted(file.name for file in others if is_averaged(file.stem))
+    return replace(found, ema=is_averaged(path.stem), beside=tuple(beside))
+
+
+def gather(held: Any, source: str) -> Found:
+    """Find the tensors, and what is said of their network, in mappings, lists and records.
+
+    Raises:
+        InvalidInput: there are no tensors.
+    """
     tensors: dict[str, Tensor] = {}
     facts: dict[str, list[Any]] = {}
     network: dict[str, Any] = {}
-    for name, value in _walk(pickles.read(path), "", set()):
+    for name, value in _walk(held, "", set()):
         if isinstance(value, Tensor):
             tensors[name.replace("_orig_mod.", "")] = value  # torch.compile's, also in the middle
         elif isinstance(value, Mapping):
@@ -36,17 +49,17 @@ def read(path: Path) -> Found:
         else:
             facts.setdefault(name.rsplit(".", 1)[-1], []).append(value)
     if not tensors:
-        raise InvalidInput("no_tensors", f"{path} holds no tensors.", field="source", given=str(path))
+        raise InvalidInput("no_tensors", f"{source} holds no tensors.", field="source", given=source)
     if "block_out_channels" in network:
         network.setdefault("_class_name", "UNet2DModel")
     predictions = facts.get("prediction_type", []) + facts.get("objective", [])
     scheduler, note = _schedule_of(tensors)
     return Found(
-        source=path.name,
+        source=source,
         tensors=tensors,
         network=network,
         scheduler=scheduler,
-        image_size=_agreed([_side(value) for name in _SIZES for value in facts.get(name, [])]),
+        image_size=_agreed([side_of(value) for name in _SIZES for value in facts.get(name, [])]),
         prediction_type=_agreed([_PREDICTIONS.get(value, value) for value in predictions if isinstance(value, str)]),
         schedule_note=note,
     )
@@ -104,13 +117,6 @@ def _schedule_of(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], str | N
             return dict(known.config), f"The schedule was read from `{key}`: {known.config['beta_schedule']}."
     config = {"num_train_timesteps": len(betas), "trained_betas": betas.tolist()}
     return config, f"The schedule was read from `{key}`, number by number."
-
-
-def _side(value: Any) -> int | None:
-    """Give the side of a square size, 64 or [64, 64]."""
-    sides = list(value) if isinstance(value, list | tuple) else [value]
-    square = sides and all(type(side) is int and side == sides[0] for side in sides)
-    return sides[0] if square else None
 
 
 def _agreed(values: list[Any]) -> Any:

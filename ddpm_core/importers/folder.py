@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from ddpm_core.bundle import MANIFEST
 from ddpm_core.errors import InvalidInput
 from ddpm_core.importers import pickles
-from ddpm_core.importers.found import Found
+from ddpm_core.importers.checkpoint import gather
+from ddpm_core.importers.files import WeightSet, choose_set, unread, weight_sets
+from ddpm_core.importers.found import Found, side_of
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WEIGHTS = "diffusion_pytorch_model"
@@ -38,10 +40,10 @@ def is_hub_id(source: str) -> bool:
     return _HUB_ID.fullmatch(source) is not None
 
 
-def fetch(repository: str) -> Found:
+def fetch(repository: str, weights: str | None = None) -> Found:
     """Download a repository of the hub into its cache, or take it from there, and read it.
 
-    What is fetched are the settings and the weights; pickled weights only where there are no others.
+    What is fetched are the settings and the weights; pickled ones and variants only where there are no others.
 
     Raises:
         InvalidInput: it cannot be reached or found, or is no model of a kind that can be served.
@@ -51,13 +53,15 @@ def fetch(repository: str) -> Found:
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    places, ignored = ("", "unet/", "unet_ema/"), ["*.fp16.*", "*.non_ema.*"]
-    patterns = ["*.json", *(f"{place}{_WEIGHTS}*.safetensors" for place in places)]
+    variants = ["*.fp16*", "*.non_ema*"]
     try:
-        folder = Path(snapshot_download(repository, allow_patterns=patterns, ignore_patterns=ignored))
-        if not any(folder.rglob(f"{_WEIGHTS}*.safetensors")):
-            patterns = ["*.json", *(f"{place}{_WEIGHTS}.bin" for place in places)]
+        for ending, ignored in (("safetensors", variants), ("bin", variants), ("safetensors", []), ("bin", [])):
+            patterns = ["*.json", *(f"{place}{_WEIGHTS}*.{ending}" for place in ("", "unet/", "unet_ema/"))]
+            if weights is not None:
+                patterns, ignored = ["*.json", f"*{_WEIGHTS}*"], []
             folder = Path(snapshot_download(repository, allow_patterns=patterns, ignore_patterns=ignored))
+            if any(folder.rglob(f"{_WEIGHTS}*.{ending}")):
+                break
     except (OSError, ValueError) as error:
         why = " ".join(str(error).split())[:300]
         raise InvalidInput(
@@ -67,14 +71,15 @@ def fetch(repository: str) -> Found:
             field="source",
             given=repository,
         ) from error
-    return read(folder, source=repository, revision=folder.name)
+    return read(folder, weights=weights, source=repository, revision=folder.name)
 
 
-def read(folder: Path, *, source: str | None = None, revision: str | None = None) -> Found:
+def read(folder: Path, *, weights: str | None = None, source: str | None = None, revision: str | None = None) -> Found:
     """Read a pipeline's folder, with `unet/` and `scheduler/` or all at its root, or the folder of a UNet alone.
 
     Args:
         folder: where it lies.
+        weights: the file to take them from, where there are several.
         source: what it is called; the folder's name if not given.
         revision: its commit.
 
@@ -89,6 +94,8 @@ def read(folder: Path, *, source: str | None = None, revision: str | None = None
         raise _wrong(folder, f"it has a {others[0]}: only networks that work on the pixels themselves can be served")
     networks = [folder / "unet_ema", folder / "unet", folder]
     network = next((place for place in networks if (place / "config.json").exists()), None)
+    if network is None and not index and (sets := weight_sets(folder)):
+        return replace(_bare(folder, sets, source or folder.resolve().name), prefix=weights)
     if network is None:
         raise _wrong(folder, "there is no config.json of a network, neither in it nor in its unet/")
     ema = network.name == "unet_ema"
@@ -102,34 +109,36 @@ def read(folder: Path, *, source: str | None = None, revision: str | None = None
             folder, f"it was trained for {scheduler['_class_name']}; what can be served: {', '.join(_SCHEDULERS)}"
         )
     settings = _json(network / "config.json")
-    size = settings.get("sample_size")
+    sets = weight_sets(network)
+    if not sets:
+        raise _wrong(network, f"there is neither {_WEIGHTS}.safetensors nor {_WEIGHTS}.bin")
+    chosen, notes = choose_set(network, sets, weights)
+    notes += unread(chosen)
+    ema = ema or chosen.variant == "ema" or any(each.variant == "non_ema" for each in sets if each != chosen)
     return Found(
         source=source or folder.resolve().name,
-        tensors=_weights(network),
+        tensors=chosen.read(),
         network=settings,
         scheduler={key: value for key, value in scheduler.items() if not key.startswith("_")},
-        image_size=size if isinstance(size, int) else None,
+        image_size=side_of(settings.get("sample_size")),
         prediction_type=scheduler.get("prediction_type", "epsilon") if scheduler else None,
         ema=ema,
-        notes=("The averaged weights of `unet_ema` were taken.",) if ema else (),
+        notes=(("The averaged weights of `unet_ema` were taken.",) if network.name == "unet_ema" else ()) + notes,
         revision=revision,
     )
 
 
-def _weights(folder: Path) -> dict[str, Tensor]:
-    for pattern in (f"{_WEIGHTS}.safetensors", f"{_WEIGHTS}-*-of-*.safetensors", f"{_WEIGHTS}.bin"):
-        files = sorted(folder.glob(pattern))
-        if files:
-            break
-    else:
-        raise _wrong(folder, f"there is neither {_WEIGHTS}.safetensors nor {_WEIGHTS}.bin")
-    weights: dict[str, Tensor] = {}
-    for file in files:
-        held = pickles.read(file)
-        if not isinstance(held, dict) or not all(isinstance(value, Tensor) for value in held.values()):
-            raise _wrong(folder, f"{file.name} holds more than a network's tensors")
-        weights |= held
-    return weights
+def _bare(folder: Path, sets: Sequence[WeightSet], source: str) -> Found:
+    """Read a folder of weights alone, as Accelerate's `save_state` writes it: models, and what else was registered."""
+    held: dict[str, Any] = {}
+    notes: tuple[str, ...] = ()
+    for stem in dict.fromkeys(each.stem for each in sets):
+        chosen, said = choose_set(folder, [each for each in sets if each.stem == stem], None)
+        held[stem] = chosen.read()
+        notes += said
+    for file in sorted(folder.glob("custom_checkpoint_*.pkl")):
+        held[file.stem] = pickles.read(file)
+    return replace(gather(held, source), notes=notes)
 
 
 def _json(file: Path) -> dict[str, Any]:

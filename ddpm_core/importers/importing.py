@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ddpm_core.errors import InvalidInput
 from ddpm_core.importers import checkpoint, folder, networks, pickles
 from ddpm_core.importers.answers import Answers, Settled, settle
 from ddpm_core.importers.card import model_card
-from ddpm_core.importers.found import Choice, Found
+from ddpm_core.importers.found import Choice, Found, unused_averages
 from ddpm_core.pipeline import load
 from ddpm_core.pixels import to_pixels
 from ddpm_core.plan import make_plan
@@ -45,7 +46,7 @@ def import_model(source: str, out: Path, answers: Answers) -> tuple[Bundle, tupl
     """
     if out.exists():
         raise InvalidInput("out_exists", f"{out} exists already.", field="out", given=str(out))
-    found = _read(source)
+    found = _read(source, answers.weights)
     planned = networks.plan(found, answers)
     settled = settle(found, answers, planned.settings, planned.open)
     home = next(parent for parent in out.absolute().parents if parent.exists())
@@ -58,24 +59,24 @@ def import_model(source: str, out: Path, answers: Answers) -> tuple[Bundle, tupl
             shutil.copyfile(answers.code[0], code[0])
         network, choice = networks.build(found, planned, code)
         manifest = _manifest(found, answers, settled, network, choice)
-        notes = (*found.notes, *_notes(settled, choice, planned))
+        notes = (*found.notes, *_notes(found, settled, choice, planned))
         card = model_card(manifest, SAMPLE, _told(answers, settled, planned), notes)
         settings = None if code is None else planned.settings
         write_bundle(place, network, settled.schedule.config, manifest, card, settings)
-        _prove(place).save(place / SAMPLE)
+        _prove(place, network, found.source).save(place / SAMPLE)
         out.parent.mkdir(parents=True, exist_ok=True)
         place.rename(out)
     return read_bundle(out), notes
 
 
-def _read(source: str) -> Found:
+def _read(source: str, weights: str | None) -> Found:
     path = Path(source)
     if path.is_dir():
-        return folder.read(path)
+        return folder.read(path, weights=weights)
     if path.suffix in pickles.SUFFIXES:
-        return checkpoint.read(path)
+        return replace(checkpoint.read(path), prefix=weights)
     if not path.exists() and folder.is_hub_id(source):
-        return folder.fetch(source)
+        return folder.fetch(source, weights)
     raise InvalidInput(
         "wrong_source",
         f"{source} is neither a folder, nor a repository of the hub such as google/ddpm-celebahq-256, nor a file"
@@ -121,11 +122,19 @@ def _manifest(found: Found, answers: Answers, settled: Settled, network: nn.Modu
         ) from None
 
 
-def _notes(settled: Settled, choice: Choice, planned: networks.Planned) -> list[str]:
+def _notes(found: Found, settled: Settled, choice: Choice, planned: networks.Planned) -> list[str]:
     notes = [] if settled.note is None else [settled.note]
+    averaged = choice.ema or found.ema
+    left = {} if averaged else unused_averages(found, choice)
     if choice.prefix:
-        kind = "averaged (EMA) ones" if choice.ema else "raw ones; none are named as averaged"
+        kind = "averaged (EMA) ones" if averaged else "raw ones" + ("" if left else "; none are named as averaged")
         notes.append(f"The weights were found under `{choice.prefix}`: {kind}.")
+    if left:
+        listed = ", ".join(f"`{place}` ({count})" for place, count in left.items())
+        notes.append(f"Tensors that are named as if averaged do not fit the network and were not used: {listed}.")
+    if found.beside and not averaged:
+        listed = ", ".join(f"`{name}`" for name in found.beside)
+        notes.append(f"Files beside it that are named as averaged weights were not used: {listed}.")
     if planned.determined.get("_class_name") == "UNet2DModel":
         notes.append(
             "What weights cannot tell about a UNet2DModel and nobody said (norm_eps, freq_shift, flip_sin_to_cos,"
@@ -157,16 +166,18 @@ def _told(answers: Answers, settled: Settled, planned: networks.Planned) -> dict
     }
 
 
-def _prove(bundle: Path) -> Image.Image:
+def _prove(bundle: Path, network: nn.Module, source: str) -> Image.Image:
     """Make one image with what lies on the disk, as serving will.
 
     Raises:
-        InvalidInput: it cannot, or numbers in it are not finite.
+        InvalidInput: it cannot, with the other task that the network is for; or numbers in it are not finite.
     """
     try:
         pipeline = load(bundle)
         (x,) = sample(pipeline.denoiser, make_plan(pipeline.bundle, num_images=1, seed=0).start())
     except Exception as error:  # somebody else's network may fail in any way
+        if (other := networks.explain(network, error, source)) is not None:
+            raise other from error
         raise _no_image(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
     if not x.isfinite().all():
         raise _no_image("it is not finite")

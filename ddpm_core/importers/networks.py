@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from ddpm_core.bundle import build_network, fit_weights
 from ddpm_core.errors import InvalidInput
 from ddpm_core.importers import shapes
 from ddpm_core.importers.answers import Answers
-from ddpm_core.importers.found import Choice, Found, choose
+from ddpm_core.importers.found import Choice, Found, choose, is_averaged
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +45,13 @@ def plan(found: Found, answers: Answers) -> Planned:
     if answers.code is not None:
         return Planned(answers.network, {}, {}, None)
     settings = {**found.network, **answers.network}
-    choice = choose(found.tensors, [key for names in shapes.LANDMARKS.values() for key in names])
+    choice = choose(found.tensors, [key for names in shapes.LANDMARKS.values() for key in names], found.prefix)
     if choice is not None:
         choice = replace(choice, tensors=shapes.current_names(choice.tensors))
     if "_class_name" in settings:
         _only_known(settings["_class_name"], answers)
+        if settings["_class_name"] == "UNet2DModel":
+            _refuse_other_tasks(settings, choice, found.source)
         return Planned(settings, {}, {}, choice)
     inferred = shapes.infer(choice.tensors) if choice is not None else None
     if inferred is None:
@@ -62,7 +65,10 @@ def plan(found: Found, answers: Answers) -> Planned:
             allowed=", ".join(shapes.LANDMARKS),
         )
     _only_known(inferred.settings["_class_name"], answers)
-    return Planned({**inferred.settings, **settings}, inferred.settings, inferred.open, choice)
+    settings = {**inferred.settings, **settings}
+    if settings["_class_name"] == "UNet2DModel":
+        _refuse_other_tasks(settings, choice, found.source)
+    return Planned(settings, inferred.settings, inferred.open, choice)
 
 
 def build(found: Found, planned: Planned, code: tuple[Path, str] | None) -> tuple[nn.Module, Choice]:
@@ -94,8 +100,9 @@ def build(found: Found, planned: Planned, code: tuple[Path, str] | None) -> tupl
     if code is None and planned.choice is not None:
         choice = planned.choice
     else:
-        choice = choose(found.tensors, wanted) or Choice(found.tensors, "", False)
-    choice = _averaged_list(found, network, choice)
+        choice = choose(found.tensors, wanted, found.prefix) or Choice(found.tensors, "", False)
+    if found.prefix is None:
+        choice = _averaged_elsewhere(found, network, choice)
     try:
         fit_weights(network, choice.tensors, Path(found.source))
     except InvalidInput as error:
@@ -110,22 +117,84 @@ def build(found: Found, planned: Planned, code: tuple[Path, str] | None) -> tupl
     return network, choice
 
 
-def _averaged_list(found: Found, network: nn.Module, choice: Choice) -> Choice:
-    """Take diffusers' own averaged weights, a list without names in the order of the parameters, where there is one."""
+def _averaged_elsewhere(found: Found, network: nn.Module, choice: Choice) -> Choice:
+    """Take averaged weights that do not have the network's own names: lists in its order, or names without dots."""
     if choice.ema:
         return choice
-    lists: dict[str, dict[int, Tensor]] = {}
+    groups: dict[str, dict[str, Tensor]] = {}
     for key, value in found.tensors.items():
-        place, _, number = key.rpartition(".")
-        if place.endswith("shadow_params") and number.isdecimal():
-            lists.setdefault(place, {})[int(number)] = value
+        place, _, name = key.rpartition(".")
+        if is_averaged(place):
+            groups.setdefault(place, {})[name] = value
     parameters = dict(network.named_parameters())
-    for place, numbered in lists.items():
-        averaged = [numbered[i] for i in sorted(numbered)]
-        if [value.shape for value in averaged] == [value.shape for value in parameters.values()]:
-            named = dict(zip(parameters, averaged, strict=True))
-            return Choice({**choice.tensors, **named}, f"{place}.", True)
+    for place, held in groups.items():
+        numbered = {int(name): value for name, value in held.items() if name.isdecimal()}  # diffusers, torch-ema
+        in_order = dict(zip(parameters, (numbered[i] for i in sorted(numbered)), strict=False))
+        for named in (in_order, *_without_dots(held, parameters)):
+            if {key: value.shape for key, value in named.items()} == {key: p.shape for key, p in parameters.items()}:
+                return Choice({**choice.tensors, **named}, f"{place}.", True)
     return choice
+
+
+def _without_dots(held: Mapping[str, Tensor], names: Collection[str]) -> Iterator[dict[str, Tensor]]:
+    """Give what is held under the names without their dots, behind any common beginning (LitEma of CompVis)."""
+    bare = {name: name.replace(".", "") for name in names}
+    first = next(iter(bare.values()), "")
+    for lead in (key.removesuffix(first) for key in held if first and key.endswith(first)):
+        yield {name: held[lead + key] for name, key in bare.items() if lead + key in held}
+
+
+def _refuse_other_tasks(settings: Mapping[str, Any], choice: Choice | None, source: str) -> None:
+    """Refuse a UNet2DModel that does more than take the noise out of an image of 1 or 3 channels."""
+    inside, outside = settings.get("in_channels", 3), settings.get("out_channels", 3)
+    tensors = choice.tensors if choice is not None else {}
+    embeds = any(key.startswith("class_embedding.") for key in tensors)
+    if embeds or settings.get("num_class_embeds") is not None or settings.get("class_embed_type") is not None:
+        raise other_task(source, "classes")
+    if outside == 2 * inside:
+        raise other_task(source, "variance", inside, outside)
+    if inside != outside or inside not in (1, 3):
+        raise other_task(source, "input", inside, outside)
+
+
+def explain(network: nn.Module, error: Exception, source: str) -> InvalidInput | None:
+    """Say for which other task a network was made that could not make an image; None where nothing tells."""
+    weights = network.state_dict()
+    if any(re.search("class_emb|label_emb", key) for key in weights):
+        return other_task(source, "classes")
+    if isinstance(error, TypeError) and "required positional argument" in str(error):
+        return other_task(source, "more", str(error).rpartition(": ")[2])
+    planes = [value for value in weights.values() if value.ndim == 4]
+    inside, outside = (planes[0].shape[1], len(planes[-1])) if planes else (3, 3)
+    if outside == 2 * inside:
+        return other_task(source, "variance", inside, outside)
+    if inside not in (1, 3) and outside in (1, 3):
+        return other_task(source, "input", inside, outside)
+    return None
+
+
+def other_task(source: str, what: Literal["classes", "variance", "input", "more"], *given: object) -> InvalidInput:
+    """Say which other task a network was trained for."""
+    inside, outside = (*given, "", "")[:2]
+    code, why = {
+        "classes": ("class_embeddings", "it is conditioned on classes (class embeddings)"),
+        "variance": (
+            "learned_variance",
+            f"it predicts {outside} channels for images of {inside}: learned variance (`learned_range`)",
+        ),
+        "input": (
+            "concatenated_input",
+            f"it takes {inside} channels and predicts {outside}: its input is concatenated with another picture,"
+            " or it works in a latent space",
+        ),
+        "more": ("conditioned", f"its forward takes more than an image and a time: {inside}"),
+    }[what]
+    return InvalidInput(
+        code,
+        f"The network of {source} cannot be served: {why}. What can be is a network that predicts from an image of 1 or"
+        " 3 channels and a time alone, with fixed variance.",
+        field="source",
+    )
 
 
 def _only_known(name: str, answers: Answers) -> None:

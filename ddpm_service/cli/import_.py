@@ -42,6 +42,10 @@ def import_(
         typer.Option(exists=True, dir_okay=False, help="The network's own code: it is run, and packed with the model."),
     ] = None,
     network: Annotated[str | None, typer.Option(help="The class in --model-file.")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Which weights, of several: a folder's file, or what stands before a network's names."),
+    ] = None,
     terms: Annotated[str | None, typer.Option(help="Under which terms the weights may be used.")] = None,
 ) -> None:
     """Make a bundle of a model that was trained elsewhere, and one image with it to prove that it works.
@@ -68,6 +72,7 @@ def import_(
             scheduler=said.get("scheduler", {}),
             code=(model_file, network) if model_file and network else None,
             terms=terms,
+            weights=weights,
         )
         _, notes = importers.import_model(source, out, answers)
     for note in notes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import OrderedDict
 
 import numpy as np
@@ -83,6 +84,14 @@ AVERAGED = {
     "swa_model": lambda raw, ema: {"model": raw, "swa_model": {"n_averaged": torch.ones(1), **under("module.", ema)}},
     "average_model": lambda raw, ema: {"model": raw, "average_model": ema},
     "moving_average": lambda raw, ema: {"model": raw, "moving_average": ema},
+    "emas": lambda raw, ema: {"net": raw, "emas": [ema]},
+    "LitEma": lambda raw, ema: {
+        "state_dict": {
+            **under("model.diffusion_model.", raw),
+            **{"model_ema." + f"diffusion_model.{key}".replace(".", ""): value for key, value in ema.items()},
+            "model_ema.decay": torch.tensor(0.9999),
+        }
+    },
 }
 
 
@@ -98,6 +107,49 @@ def test_the_moments_of_an_optimizer_are_no_averaged_weights(unet, averaged, bri
     bundle = bring({"model": unet.state_dict(), "optimizer": {"exp_avg": averaged}})
     assert holds(bundle, unet.state_dict())
     assert "under `model.`: raw ones; none are named as averaged." in (bundle.path / "README.md").read_text()
+
+
+def test_a_file_may_be_named_as_averaged_and_one_beside_it_is_told(unet, averaged, tmp_path, bring):
+    torch.save(unet.state_dict(), tmp_path / "model100.pt")
+    torch.save(averaged, tmp_path / "ema_0.9999_100.pt")
+    bundle = bring(tmp_path / "model100.pt")
+    assert bundle.manifest.weights == "raw"
+    assert "were not used: `ema_0.9999_100.pt`" in (bundle.path / "README.md").read_text()
+    shutil.rmtree(bundle.path)
+    assert bring(tmp_path / "ema_0.9999_100.pt").manifest.weights == "ema"
+
+
+def test_what_is_named_as_averaged_and_not_used_is_told(unet, bring):
+    bundle = bring({"model": unet.state_dict(), "model_ema": {"convin": torch.ones(2), "decay": torch.ones(1)}})
+    card = (bundle.path / "README.md").read_text()
+    assert "`model_ema.` (2)" in card
+    assert "none are named as averaged" not in card
+
+
+def test_between_networks_of_the_same_names_one_is_asked_for(unet, averaged, bring, nothing_is_left):
+    both = {"first": unet.state_dict(), "second": averaged}
+    with pytest.raises(InvalidInput, match=r"under first\., second\.. Please say which: --weights") as question:
+        bring(both)
+    assert question.value.field == "--weights"
+    assert nothing_is_left()
+    assert holds(bring(both, weights="second"), averaged)
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({"out_channels": 6}, "learned_variance"),
+        ({"num_class_embeds": 3}, "class_embeddings"),
+        ({"in_channels": 6}, "concatenated_input"),
+    ],
+    ids=str,
+)
+def test_a_network_for_another_task_is_refused_by_its_name(settings, code, unet, bring, nothing_is_left):
+    other = UNet2DModel.from_config(unet.config, **settings)
+    with pytest.raises(InvalidInput, match="cannot be served") as refusal:
+        bring(other.state_dict())
+    assert refusal.value.code == code
+    assert nothing_is_left()
 
 
 def test_averaged_weights_without_names_are_matched_in_order(unet, averaged, bring):

@@ -9,8 +9,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler
 from huggingface_hub import constants
+from safetensors.torch import save_file
 
 from ddpm_core.errors import InvalidInput
+from ddpm_core.importers import read_config
 
 REPOSITORY = "google/ddpm-tiny-256"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -61,6 +63,111 @@ def test_weights_in_several_files_are_put_together(unet, folder, tmp_path, bring
     unet.save_pretrained(folder / "unet", max_shard_size="10KB")
     assert len(list((folder / "unet").glob("*.safetensors"))) > 1
     assert holds(bring(folder, **NOTHING), unet)
+
+
+def card(bundle):
+    return (bundle.path / "README.md").read_text()
+
+
+@pytest.fixture
+def stale(unet, averaged):
+    """The same network with other weights, as an earlier training left it in the folder."""
+    other = type(unet).from_config(unet.config)
+    other.load_state_dict(averaged)
+    return other
+
+
+def test_an_index_says_which_shards_count(unet, stale, folder, bring):
+    shutil.rmtree(folder / "unet")
+    stale.save_pretrained(folder / "old", max_shard_size="10KB")
+    unet.save_pretrained(folder / "unet", max_shard_size="14KB")
+    for shard in (folder / "old").glob("*.safetensors"):
+        shutil.copy(shard, folder / "unet" / shard.name)
+    shutil.rmtree(folder / "old")
+    bundle = bring(folder, **NOTHING)
+    assert holds(bundle, unet)
+    assert "does not name were not read" in card(bundle)
+
+
+def test_an_index_comes_before_a_file_alone_and_either_can_be_wished_for(unet, stale, folder, tmp_path, bring):
+    unet.save_pretrained(tmp_path / "new", max_shard_size="10KB")
+    stale.save_pretrained(folder / "unet")
+    shutil.copytree(tmp_path / "new", folder / "unet", dirs_exist_ok=True)
+    bundle = bring(folder, **NOTHING)
+    assert holds(bundle, unet)
+    assert "an index comes before a file alone" in card(bundle)
+    shutil.rmtree(bundle.path)
+    assert holds(bring(folder, **NOTHING, weights="diffusion_pytorch_model.safetensors"), stale)
+    shutil.rmtree(bundle.path)
+    with pytest.raises(InvalidInput, match="no weights called other; it has diffusion_pytorch_model"):
+        bring(folder, **NOTHING, weights="other")
+
+
+# How diffusers saves a network → a file that must then be there.
+SAVED = {
+    "pickled shards": ({"safe_serialization": False, "max_shard_size": "10KB"}, "*.bin.index.json"),
+    "a variant alone": ({"variant": "fp16"}, "diffusion_pytorch_model.fp16.safetensors"),
+    "shards of a variant": ({"variant": "fp16", "max_shard_size": "10KB"}, "*.index.fp16.json"),
+}
+
+
+@pytest.mark.parametrize(("how", "file"), SAVED.values(), ids=SAVED)
+def test_whatever_diffusers_writes_is_read(how, file, unet, folder, bring):
+    shutil.rmtree(folder / "unet")
+    unet.save_pretrained(folder / "unet", **how)
+    assert list((folder / "unet").glob(file))
+    assert holds(bring(folder, **NOTHING), unet)
+
+
+def test_shards_without_an_index_are_read_when_they_are_one_whole_set(unet, folder, tmp_path, bring):
+    shutil.rmtree(folder / "unet")
+    unet.save_pretrained(folder / "unet", max_shard_size="10KB")
+    next((folder / "unet").glob("*.index.json")).unlink()
+    bundle = bring(folder, **NOTHING)
+    assert holds(bundle, unet)
+    shutil.rmtree(bundle.path)
+    next((folder / "unet").glob("*-00002-of-*")).unlink()
+    with pytest.raises(InvalidInput, match="not one whole set"):
+        bring(folder, **NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("variant", "taken", "weights"), [("ema", "variant", "ema"), ("non_ema", "plain", "ema"), ("fp16", "plain", "raw")]
+)
+def test_of_variants_the_averaged_one_counts_and_then_the_whole_numbers(
+    variant, taken, weights, unet, stale, folder, bring
+):
+    stale.save_pretrained(folder / "unet", variant=variant)
+    bundle = bring(folder, **NOTHING)
+    assert holds(bundle, stale if taken == "variant" else unet)
+    assert bundle.manifest.weights == weights
+    assert "`--weights` takes others" in card(bundle)
+
+
+def test_a_folder_of_accelerate_is_a_checkpoint(unet, averaged, tmp_path, bring):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    save_file(unet.state_dict(), folder / "model.safetensors")
+    torch.save({"state": {}}, folder / "optimizer.bin")
+    bundle = bring(folder)
+    assert holds(bundle, unet)
+    shutil.rmtree(bundle.path)
+    save_file(averaged, folder / "model_1.safetensors")
+    with pytest.raises(InvalidInput, match=r"several networks.* under model\., model_1\..*--weights"):
+        bring(folder)
+    assert holds(bring(folder, weights="model"), unet)
+
+
+def test_the_settings_that_save_config_wrote_can_be_said_by_hand(unet, tmp_path, bring):
+    unet.save_config(tmp_path)
+    (tmp_path / "said.json").write_text(json.dumps({"network": json.loads((tmp_path / "config.json").read_text())}))
+    said = read_config(tmp_path / "said.json")
+    assert holds(bring({"model": unet.state_dict()}, network=said["network"]), unet)
+
+
+def test_a_size_may_be_two_equal_numbers(folder, unet, bring):
+    edit(folder / "unet" / "config.json", sample_size=[16, 16])
+    assert bring(folder, **NOTHING).manifest.image_size == 16
 
 
 def test_averaged_weights_beside_the_raw_ones_are_taken(unet, averaged, folder, bring):
@@ -151,7 +258,21 @@ BROKEN = {
         lambda f: edit(f / "scheduler" / "scheduler_config.json", variance_type="learned_range"),
         "variance_type = learned_range",
     ),
-    "classes": (lambda f: edit(f / "unet" / "config.json", num_class_embeds=3), "missing keys: class_embedding.weight"),
+    "classes": (lambda f: edit(f / "unet" / "config.json", num_class_embeds=3), "conditioned on classes"),
+    "twice the channels": (lambda f: edit(f / "unet" / "config.json", out_channels=6), "learned variance"),
+    "six channels": (lambda f: edit(f / "unet" / "config.json", in_channels=6), "input is concatenated"),
+    "an index of another place": (
+        lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(
+            '{"weight_map": {"conv_in.bias": "../../secret.safetensors"}}'
+        ),
+        "it is no index of weights",
+    ),
+    "an index of more": (
+        lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(
+            '{"weight_map": {"conv_in.scale": "diffusion_pytorch_model.safetensors"}}'
+        ),
+        "conv_in.scale lies in diffusion_pytorch_model.safetensors, which does not hold it",
+    ),
     "another size": (lambda f: edit(f / "unet" / "config.json", layers_per_block=2), "missing keys: down_blocks"),
     "a bundle": (lambda f: (f / "bundle.json").write_text("{}"), "a bundle already"),
 }

@@ -115,3 +115,30 @@ def test_code_is_never_run_unless_it_was_named(code, weights, bring):
     code.write_text("raise SystemExit('it ran')")
     with pytest.raises(InvalidInput, match="--model-file"):
         bring(weights)
+
+
+OTHER_TASKS = {
+    "learned variance": (UNET.replace("nn.Conv2d(dim, channels,", "nn.Conv2d(dim, 2 * channels,"), "learned_variance"),
+    "more channels": (UNET.replace("nn.Conv2d(channels, dim,", "nn.Conv2d(2 * channels, dim,"), "concatenated_input"),
+    "a class as well": (UNET.replace("def forward(self, x, time)", "def forward(self, x, time, y)"), "conditioned"),
+    "class embeddings": (
+        UNET.replace("self.time = ", "self.label_emb = nn.Embedding(2, dim); self.time = ")
+        .replace("        # As many do", "        assert y is not None\n        # As many do")
+        .replace("def forward(self, x, time)", "def forward(self, x, time, y=None)"),
+        "class_embeddings",
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "why"), OTHER_TASKS.values(), ids=OTHER_TASKS)
+def test_code_for_another_task_is_refused_by_its_name(source, why, tmp_path, bring, nothing_is_left):
+    file = tmp_path / "unet.py"
+    file.write_text(source)
+    names = {}
+    exec(source, names)
+    torch.save(names["Unet"](8).state_dict(), tmp_path / "source.pt")
+    with pytest.raises(InvalidInput) as refusal:
+        bring(tmp_path / "source.pt", code=(file, "Unet"), network={"dim": 8})
+    assert refusal.value.code == why
+    assert "image-size" not in refusal.value.message
+    assert not (tmp_path / "out").exists()
