@@ -27,7 +27,7 @@ from ddpm_api import (
     parse_json,
 )
 from ddpm_service.cli.failure import told_in_a_line
-from ddpm_service.cli.folder import folder_for, picture_format
+from ddpm_service.cli.pictures import folder_for, picture_format, read_picture
 from ddpm_service.client import DEFAULT_MODEL, Client
 from ddpm_service.keepsake import card, enlarged, labelled_sheet, settings_in
 
@@ -37,7 +37,7 @@ _INTERRUPTED = 130
 def generate(
     out: Annotated[Path, typer.Option(help="The folder to write to, or a .png, .jpg or .webp for one sheet of all.")],
     image: Annotated[
-        typer.FileBinaryRead | None, typer.Option(help="The selfie, - for standard input; without it, from noise.")
+        Path | None, typer.Option(help="The selfie, - for standard input; without it, from noise.")
     ] = None,
     like: Annotated[
         Path | None,
@@ -94,10 +94,7 @@ def generate(
             if like is not None:
                 fields, told_model, told_version = _recalled(like, fields)
                 model, model_version = (told_model, told_version) if model is None else (model, model_version)
-            picture = None
-            if image is not None:
-                with image:
-                    picture = image.read()
+            picture = read_picture(image) if image is not None else None
             _check(picture, fields)
             with (
                 folder_for(out),

@@ -60,8 +60,8 @@ def test_the_card_shows_the_nearest_face_beside_the_selfie(service: Any, photo: 
 
 def test_faces_are_enlarged_on_request(service: Any, photo: Path, tmp_path: Path) -> None:
     run("--image", photo, "--model", "good", "--url", service.url, "--out", tmp_path / "out", "--size", "96")
-    face = Image.open(tmp_path / "out" / "face-00-seed7.png")
-    assert (face.size, face.info["true_size"]) == ((96, 96), "8x8")
+    with Image.open(tmp_path / "out" / "face-00-seed7.png") as face:
+        assert (face.size, face.info["true_size"]) == ((96, 96), "8x8")
 
 
 @pytest.mark.parametrize(("name", "kind"), [("all.png", "PNG"), ("all.JPG", "JPEG"), ("all.webp", "WEBP")])

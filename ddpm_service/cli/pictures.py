@@ -1,14 +1,26 @@
-"""Where a command writes its pictures: a folder, or one file."""
+"""Where a command reads its picture, and where it writes those that it makes: a folder, or one file."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import typer
+
 from ddpm_api import OutputFormat
 
 _FORMATS = {".png": OutputFormat.PNG, ".jpg": OutputFormat.JPEG, ".jpeg": OutputFormat.JPEG, ".webp": OutputFormat.WEBP}
+
+
+def read_picture(image: Path) -> bytes:
+    """The bytes of `--image`: of a file, or of standard input for ``-``."""
+    if image == Path("-"):
+        return sys.stdin.buffer.read()
+    if not image.is_file():
+        raise typer.BadParameter(f"File '{image}' does not exist.", param_hint="--image")
+    return image.read_bytes()
 
 
 def picture_format(out: Path) -> OutputFormat | None:
