@@ -9,36 +9,35 @@ const live = isSecureContext && Boolean(navigator.mediaDevices?.getUserMedia);
 /** Whether a camera can be offered at all: a desktop's file chooser has none. */
 export const hasCamera = live || matchMedia("(pointer: coarse)").matches;
 
-/** Let the user take a picture. */
 export async function takePicture() {
-  if (!live) return "app";
-  let stream;
-  try {
-    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } }, audio: false });
-  } catch (problem) {
-    const denied = problem?.name === "NotAllowedError";
-    throw new Error(denied ? "The browser was not allowed to use the camera." : "No camera was found.");
-  }
-  try {
-    return await show(stream);
-  } finally {
-    for (const track of stream.getTracks()) track.stop();
-  }
+	if (!live) return "app";
+	let stream;
+	try {
+		stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } }, audio: false });
+	} catch (problem) {
+		const denied = problem?.name === "NotAllowedError";
+		throw new Error(denied ? "The browser was not allowed to use the camera." : "No camera was found.");
+	}
+	try {
+		return await show(stream);
+	} finally {
+		for (const track of stream.getTracks()) track.stop();
+	}
 }
 
 async function show(stream) {
-  const dialog = byId("camera");
-  const video = byId("camera-video");
-  video.srcObject = stream;
-  dialog.showModal();
-  try {
-    return await new Promise((resolve) => {
-      byId("shutter").onclick = () => video.videoWidth && resolve(snapshot(video));
-      byId("camera-close").onclick = () => resolve(null);
-      dialog.oncancel = () => resolve(null);
-    });
-  } finally {
-    video.srcObject = null;
-    dialog.close();
-  }
+	const dialog = byId("camera");
+	const video = byId("camera-video");
+	video.srcObject = stream;
+	dialog.showModal();
+	try {
+		return await new Promise((resolve) => {
+			byId("shutter").onclick = () => video.videoWidth && resolve(snapshot(video));
+			byId("camera-close").onclick = () => resolve(null);
+			dialog.oncancel = () => resolve(null);
+		});
+	} finally {
+		video.srcObject = null;
+		dialog.close();
+	}
 }

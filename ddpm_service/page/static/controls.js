@@ -4,223 +4,239 @@ import { byId, counted, make } from "./dom.js";
 
 const STOPS = new Map([[25, "celebrity"], [50, "likeness"], [75, "faithful"]]);
 const HINTS = new Map([
-  [25, "Good for dim light, profiles and surprises."],
-  [50, "The usual choice: clearly related to you."],
-  [75, "Close to the photo; wants one well lit, from the front."],
-  [100, "The photograph itself, so one is made."],
+	[25, "Good for dim light, profiles and surprises."],
+	[50, "The usual choice: clearly related to you."],
+	[75, "Close to the photo; wants one well lit, from the front."],
+	[100, "The photograph itself, so one is made."],
 ]);
 const WHOLE = 100; // the slider's end, where the picture is the photograph
 const PATIENCE = 3; // s; as long as twice the faces take no longer, the better half is shown
 /** The fields that hold numbers, by the names that the service calls them. */
 const NUMBERS = {
-  num_images: "count", seed: "seed", num_inference_steps: "steps", eta: "eta", guidance_loss_scale: "pull", best_of: "best",
+	num_images: "count", seed: "seed", num_inference_steps: "steps", eta: "eta", guidance_loss_scale: "pull", best_of: "best", guide: "guide",
 };
 
 /** Those of them whose default stands in the field; the others' is said in words. */
 const SHOWN = new Set(["num_images", "eta", "guidance_loss_scale"]);
 const SAMPLERS = { ddpm: "DDPM", ddim: "DDIM", dpmpp_2m: "DPM-Solver++" };
 
-/** The form but for the photo and the model. */
 export class Controls {
-  #guided = false;
-  #steps = null; // the model's own number, without a photo
-  #pace = Infinity; // s for one network call of one image, as last measured
-  #stops = document.querySelectorAll("[data-stop]");
+	#guided = false;
+	#steps = null; // the model's own number, without a photo
+	#guide = null;
+	#pace = Infinity; // s for one network call of one image, as last measured
+	#stops = document.querySelectorAll("[data-stop]");
 
-  constructor() {
-    byId("resemblance").oninput = () => this.#choose(byId("resemblance").valueAsNumber);
-    for (const stop of this.#stops) stop.onclick = () => this.#choose(Number(stop.dataset.stop));
-    for (const button of document.querySelectorAll("[data-step]")) {
-      button.onclick = () => this.#count(Number(button.dataset.step));
-    }
-    byId("dice").onclick = () => this.setSeed(crypto.getRandomValues(new Uint32Array(1))[0]);
-    for (const id of Object.values(NUMBERS)) {
-      const input = byId(id);
-      const problem = make("p", { class: "problem-line", id: `${id}-problem`, role: "alert" });
-      input.closest(".field").append(problem);
-      input.setAttribute("aria-describedby", problem.id);
-    }
-    byId("settings").addEventListener("input", ({ target }) => (target.type === "number" ? this.#refresh() : this.#change()));
-    byId("more").ontoggle = () => byId("more").open && byId("more").scrollIntoView({ block: "nearest" });
-    this.#refresh();
-  }
+	constructor() {
+		byId("resemblance").oninput = () => this.#choose(byId("resemblance").valueAsNumber);
+		for (const stop of this.#stops) stop.onclick = () => this.#choose(Number(stop.dataset.stop));
+		for (const button of document.querySelectorAll("[data-step]")) {
+			button.onclick = () => this.#count(Number(button.dataset.step));
+		}
+		byId("dice").onclick = () => this.setSeed(crypto.getRandomValues(new Uint32Array(1))[0]);
+		for (const id of Object.values(NUMBERS)) {
+			const input = byId(id);
+			const problem = make("p", { class: "problem-line", id: `${id}-problem`, role: "alert" });
+			input.closest(".field").append(problem);
+			input.setAttribute("aria-describedby", problem.id);
+		}
+		byId("settings").addEventListener("input", ({ target }) => (target.type === "number" ? this.#refresh() : this.#change()));
+		byId("more").ontoggle = () => byId("more").open && byId("more").scrollIntoView({ block: "nearest" });
+		this.#refresh();
+	}
 
-  /** Whether there is a photo. */
-  setGuided(guided) {
-    this.#guided = guided;
-    if (byId("automatic").checked) byId("resemblance").value = "50";
-    this.#change();
-  }
+	setGuided(guided) {
+		this.#guided = guided;
+		if (byId("automatic").checked) byId("resemblance").value = "50";
+		this.#change();
+	}
 
-  /** What the chosen model offers: bounds and defaults of the numbers, its samplers, its own steps without a photo. */
-  setModel({ numbers, samplers, steps }) {
-    for (const [field, { minimum = "", maximum = "", default: usual = "" }] of Object.entries(numbers)) {
-      if (!Object.hasOwn(NUMBERS, field)) continue;
-      const input = byId(NUMBERS[field]);
-      Object.assign(input, { min: minimum, max: maximum });
-      if (SHOWN.has(field)) input.defaultValue = usual;
-    }
-    const sampler = byId("sampler");
-    const { value } = sampler;
-    sampler.replaceChildren(sampler.options[0], ...samplers.map((name) => make("option", { value: name }, SAMPLERS[name] ?? name)));
-    sampler.value = samplers.includes(value) ? value : "";
-    this.#steps = steps;
-    this.#pace = Infinity;
-    this.#change();
-  }
+	/** What the chosen model offers: bounds and defaults of the numbers, its samplers, steps without a photo and guide. */
+	setModel({ numbers, samplers, version }) {
+		for (const [field, { minimum = "", maximum = "", default: usual = "" }] of Object.entries(numbers)) {
+			if (!Object.hasOwn(NUMBERS, field)) continue;
+			const input = byId(NUMBERS[field]);
+			Object.assign(input, { min: minimum, max: maximum });
+			if (SHOWN.has(field)) input.defaultValue = usual;
+		}
+		const sampler = byId("sampler");
+		const { value } = sampler;
+		sampler.replaceChildren(sampler.options[0], ...samplers.map((name) => make("option", { value: name }, SAMPLERS[name] ?? name)));
+		sampler.value = samplers.includes(value) ? value : "";
+		this.#steps = version?.defaults.num_inference_steps ?? null;
+		this.#guide = version?.guide ?? null;
+		this.#pace = Infinity;
+		this.#change();
+	}
 
-  setSeed(seed) {
-    byId("seed").value = String(seed);
-    this.#refresh();
-  }
+	setSeed(seed) {
+		byId("seed").value = String(seed);
+		this.#refresh();
+	}
 
-  /** What a run has told: where on the curve it was, when that was chosen for the user, and how fast it went. */
-  learn(run) {
-    const { resemblance, num_images, best_of } = run.parameters;
-    if (run.timing) this.#pace = run.timing.seconds / run.timing.calls / Math.max(num_images, best_of ?? 0);
-    if (byId("automatic").checked && this.#guided && typeof resemblance === "number") {
-      byId("resemblance").value = String(100 * resemblance);
-    }
-    this.#refresh();
-  }
+	/** Take the settings that a picture made here carries. */
+	recall({ mode, resemblance, sampler, ...said }) {
+		byId("count").value = "1";
+		byId("best").value = "";
+		for (const name of ["seed", "num_inference_steps", "eta", "guidance_loss_scale", "guide"]) {
+			byId(NUMBERS[name]).value = said[name] ?? "";
+		}
+		byId("sampler").value = sampler ?? "";
+		byId("way").value = mode === "pixel" ? "pixel" : "curve";
+		byId("automatic").checked = resemblance === 0 && mode === "celebrity"; // as it was chosen for a photo without a face
+		if (resemblance !== undefined) byId("resemblance").value = String(100 * resemblance);
+		this.#change();
+	}
 
-  /** Say what is wrong with a field below it, as the service has told; false where the form has no such field. */
-  refuse({ field, allowed = "" }) {
-    if (!Object.hasOwn(NUMBERS, field)) return false;
-    const input = byId(NUMBERS[field]);
-    const most = /^\d+\.\.(\d+)$/.exec(allowed)?.[1];
-    if (most) input.max = most;
-    this.#refresh();
-    return !this.check();
-  }
+	/** What a run has told: where on the curve it was, when that was chosen for the user, and how fast it went. */
+	learn(run) {
+		const { resemblance, num_images, best_of } = run.parameters;
+		if (run.timing) this.#pace = run.timing.seconds / run.timing.calls / Math.max(num_images, best_of ?? 0);
+		if (byId("automatic").checked && this.#guided && typeof resemblance === "number") {
+			byId("resemblance").value = String(100 * resemblance);
+		}
+		this.#refresh();
+	}
 
-  /** Whether every number can be sent; the first that cannot gets the focus. */
-  check() {
-    const wrong = Object.values(NUMBERS).map(byId).find((input) => !input.closest("[hidden]") && problemOf(input));
-    const more = wrong?.closest("details");
-    if (more) more.open = true;
-    wrong?.focus();
-    return !wrong;
-  }
+	/** Say what is wrong with a field below it, as the service has told; false where the form has no such field. */
+	refuse({ field, allowed = "" }) {
+		if (!Object.hasOwn(NUMBERS, field)) return false;
+		const input = byId(NUMBERS[field]);
+		const most = /^\d+\.\.(\d+)$/.exec(allowed)?.[1];
+		if (most) input.max = most;
+		this.#refresh();
+		return !this.check();
+	}
 
-  /** The request's fields but for the photo's. */
-  get fields() {
-    const fields = { num_images: this.#faces };
-    const seed = number("seed");
-    if (seed !== null) fields.seed = seed;
-    const steps = number("steps");
-    if (steps !== null) fields.num_inference_steps = steps;
-    const sampler = !this.#pixel && byId("sampler").value;
-    if (sampler) fields.sampler = sampler;
-    if (sampler === "ddim") fields.eta = number("eta") ?? 0;
-    return this.#guided ? { ...fields, ...this.#guidance(fields.num_images) } : fields;
-  }
+	/** Whether every number can be sent; the first that cannot gets the focus. */
+	check() {
+		const wrong = Object.values(NUMBERS).map(byId).find((input) => !input.closest("[hidden]") && problemOf(input));
+		const more = wrong?.closest("details");
+		if (more) more.open = true;
+		wrong?.focus();
+		return !wrong;
+	}
 
-  #guidance(count) {
-    const fields = {};
-    const best = Math.max(count, number("best") ?? this.#better);
-    if (best > count && !this.#isWhole) fields.best_of = best;
-    if (this.#pixel) return { ...fields, mode: "pixel", guidance_loss_scale: number("pull") ?? Number(byId("pull").defaultValue) };
-    if (byId("automatic").checked) return fields;
-    const place = byId("resemblance").valueAsNumber;
-    const mode = STOPS.get(place);
-    return mode ? { ...fields, mode } : { ...fields, resemblance: place / 100 };
-  }
+	get fields() {
+		const fields = { num_images: this.#faces };
+		const seed = number("seed");
+		if (seed !== null) fields.seed = seed;
+		const steps = number("steps");
+		if (steps !== null) fields.num_inference_steps = steps;
+		const sampler = !this.#pixel && byId("sampler").value;
+		if (sampler) fields.sampler = sampler;
+		if (sampler === "ddim") fields.eta = number("eta") ?? 0;
+		const guide = number("guide");
+		if (guide !== null && !byId("guide").closest("[hidden]")) fields.guide = guide;
+		return this.#guided ? { ...fields, ...this.#guidance(fields.num_images) } : fields;
+	}
 
-  /** Pixel guidance has its own strength and its own sampler. */
-  get #pixel() {
-    return this.#guided && byId("way").value === "pixel";
-  }
+	#guidance(count) {
+		const fields = {};
+		const best = Math.max(count, number("best") ?? this.#better);
+		if (best > count && !this.#isWhole) fields.best_of = best;
+		if (this.#pixel) return { ...fields, mode: "pixel", guidance_loss_scale: number("pull") ?? Number(byId("pull").defaultValue) };
+		if (byId("automatic").checked) return fields;
+		const place = byId("resemblance").valueAsNumber;
+		const mode = STOPS.get(place);
+		return mode ? { ...fields, mode } : { ...fields, resemblance: place / 100 };
+	}
 
-  /** At the slider's end every face would be the same. */
-  get #isWhole() {
-    return this.#guided && !this.#pixel && !byId("automatic").checked && byId("resemblance").valueAsNumber === WHOLE;
-  }
+	/** Pixel guidance has its own strength and its own sampler. */
+	get #pixel() {
+		return this.#guided && byId("way").value === "pixel";
+	}
 
-  get #faces() {
-    return this.#isWhole ? 1 : (number("count") ?? Number(byId("count").defaultValue || 1));
-  }
+	/** At the slider's end every face would be the same. */
+	get #isWhole() {
+		return this.#guided && !this.#pixel && !byId("automatic").checked && byId("resemblance").valueAsNumber === WHOLE;
+	}
 
-  /** How many to choose from unless said: twice as many where that is quick; a seed that is set keeps its faces. */
-  get #better() {
-    const count = this.#faces;
-    const twice = Math.min(2 * count, Number(byId("count").max));
-    const calls = number("steps") ?? 10;
-    return number("seed") === null && twice * calls * this.#pace < PATIENCE ? twice : count;
-  }
+	get #faces() {
+		return this.#isWhole ? 1 : (number("count") ?? Number(byId("count").defaultValue || 1));
+	}
 
-  #choose(place) {
-    byId("resemblance").value = String(place);
-    byId("automatic").checked = false;
-    this.#change();
-  }
+	/** How many to choose from unless said: twice as many where that is quick; a seed that is set keeps its faces. */
+	get #better() {
+		const count = this.#faces;
+		const twice = Math.min(2 * count, Number(byId("count").max));
+		const calls = number("steps") ?? 10;
+		return number("seed") === null && twice * calls * this.#pace < PATIENCE ? twice : count;
+	}
 
-  #count(by) {
-    const input = byId("count");
-    input.value = String(Math.max(1, Math.min(Number(input.max), this.#faces + by)));
-    this.#refresh();
-  }
+	#choose(place) {
+		byId("resemblance").value = String(place);
+		byId("automatic").checked = false;
+		this.#change();
+	}
 
-  /** Another plan has other limits, until the service tells them. */
-  #change() {
-    byId("steps").max = "";
-    this.#refresh();
-  }
+	#count(by) {
+		const input = byId("count");
+		input.value = String(Math.max(1, Math.min(Number(input.max), this.#faces + by)));
+		this.#refresh();
+	}
 
-  #refresh() {
-    const automatic = byId("automatic").checked;
-    const place = byId("resemblance").valueAsNumber;
-    const usable = this.#guided && !this.#pixel;
-    byId("likeness").disabled = !usable;
-    byId("likeness").dataset.automatic = String(automatic);
-    byId("resemblance").style.setProperty("--at", `${place}%`);
-    byId("resemblance").setAttribute("aria-valuetext", automatic ? "automatic" : inWords(place));
-    for (const stop of this.#stops) {
-      stop.setAttribute("aria-pressed", String(usable && !automatic && Number(stop.dataset.stop) === place));
-    }
-    byId("likeness-hint").textContent = this.#hint(automatic, place);
-    byId("way").closest(".field").hidden = byId("best").closest(".field").hidden = !this.#guided;
-    byId("pull-field").hidden = !this.#pixel;
-    byId("sampler").closest(".field").hidden = this.#pixel;
-    byId("eta-field").hidden = this.#pixel || byId("sampler").value !== "ddim";
-    byId("steps").placeholder = !this.#guided && this.#steps ? String(this.#steps) : "automatic";
-    byId("best").min = String(this.#faces);
-    byId("best").placeholder = this.#better > this.#faces ? String(this.#better) : "all";
-    byId("generate").textContent = `${this.#guided ? "Make" : "Imagine"} ${counted(this.#faces)}`;
-    for (const id of Object.values(NUMBERS)) {
-      const problem = problemOf(byId(id));
-      byId(id).toggleAttribute("aria-invalid", Boolean(problem));
-      byId(`${id}-problem`).textContent = problem;
-    }
-  }
+	/** Another plan has other limits, until the service tells them. */
+	#change() {
+		byId("steps").max = "";
+		this.#refresh();
+	}
 
-  #hint(automatic, place) {
-    if (!this.#guided) return "Without a photo, the faces are nobody’s.";
-    if (this.#pixel) return "Pixel loss is on; its strength is set below.";
-    if (automatic) return "Chosen for your photo, until you move the slider.";
-    return HINTS.get(place) ?? `${inWords(place)}.`;
-  }
+	#refresh() {
+		const automatic = byId("automatic").checked;
+		const place = byId("resemblance").valueAsNumber;
+		const usable = this.#guided && !this.#pixel;
+		byId("likeness").disabled = !usable;
+		byId("likeness").dataset.automatic = String(automatic);
+		byId("resemblance").style.setProperty("--at", `${place}%`);
+		byId("resemblance").setAttribute("aria-valuetext", automatic ? "automatic" : inWords(place));
+		for (const stop of this.#stops) {
+			stop.setAttribute("aria-pressed", String(usable && !automatic && Number(stop.dataset.stop) === place));
+		}
+		byId("likeness-hint").textContent = this.#hint(automatic, place);
+		byId("way").closest(".field").hidden = byId("best").closest(".field").hidden = !this.#guided;
+		byId("pull-field").hidden = !this.#pixel;
+		byId("sampler").closest(".field").hidden = this.#pixel;
+		byId("eta-field").hidden = this.#pixel || byId("sampler").value !== "ddim";
+		byId("guide").closest(".field").hidden = !this.#guide || this.#pixel;
+		byId("guide").placeholder = String(this.#guide?.weight ?? "");
+		byId("steps").placeholder = !this.#guided && this.#steps ? String(this.#steps) : "automatic";
+		byId("best").min = String(this.#faces);
+		byId("best").placeholder = this.#better > this.#faces ? String(this.#better) : "all";
+		byId("generate").textContent = `${this.#guided ? "Make" : "Imagine"} ${counted(this.#faces)}`;
+		for (const id of Object.values(NUMBERS)) {
+			const problem = problemOf(byId(id));
+			byId(id).toggleAttribute("aria-invalid", Boolean(problem));
+			byId(`${id}-problem`).textContent = problem;
+		}
+	}
+
+	#hint(automatic, place) {
+		if (!this.#guided) return "Without a photo, the faces are nobody’s.";
+		if (this.#pixel) return "Pixel loss is on; its strength is set below.";
+		if (automatic) return "Chosen for your photo, until you move the slider.";
+		return HINTS.get(place) ?? `${inWords(place)}.`;
+	}
 }
 
-/** A place on the curve, 0..100. */
 export function inWords(place) {
-  const name = STOPS.get(place);
-  if (name) return name[0].toUpperCase() + name.slice(1);
-  if (place === WHOLE) return "The photo itself";
-  return place > 75 ? "Nearly the photo itself" : place < 25 ? "Hardly like you" : "In between";
+	const name = STOPS.get(place);
+	if (name) return name[0].toUpperCase() + name.slice(1);
+	if (place === WHOLE) return "The photo itself";
+	return place > 75 ? "Nearly the photo itself" : place < 25 ? "Hardly like you" : "In between";
 }
 
 /** The number in a field, null where it is empty or cannot be sent. */
 function number(id) {
-  const input = byId(id);
-  return input.value === "" || problemOf(input) ? null : input.valueAsNumber;
+	const input = byId(id);
+	return input.value === "" || problemOf(input) ? null : input.valueAsNumber;
 }
 
 /** What is wrong with the number in a field; its own limits say so. */
 function problemOf({ value, valueAsNumber, validity, min, max, step }) {
-  if (value === "" && !validity.badInput) return "";
-  const whole = step !== "any";
-  const [least, most] = [min === "" ? -Infinity : Number(min), max === "" ? Infinity : Number(max)];
-  if (valueAsNumber >= least && valueAsNumber <= most && (!whole || Number.isInteger(valueAsNumber))) return "";
-  return `${whole ? "A whole number" : "A number"} from ${min}${max === "" ? " up" : ` to ${max}`}`;
+	if (value === "" && !validity.badInput) return "";
+	const whole = step !== "any";
+	const [least, most] = [min === "" ? -Infinity : Number(min), max === "" ? Infinity : Number(max)];
+	if (valueAsNumber >= least && valueAsNumber <= most && (!whole || Number.isInteger(valueAsNumber))) return "";
+	return `${whole ? "A whole number" : "A number"} from ${min}${max === "" ? " up" : ` to ${max}`}`;
 }

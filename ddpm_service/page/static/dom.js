@@ -1,71 +1,69 @@
 /** Small helpers over the document. */
 
-/** The one element with this id. */
 export function byId(id) {
-  const element = document.getElementById(id);
-  if (!element) throw new Error(`no element #${id}`);
-  return element;
+	const element = document.getElementById(id);
+	if (!element) throw new Error(`no element #${id}`);
+	return element;
 }
 
 /** Make an element. Properties that start with "on" are listeners, `class` and `data-…`/`aria-…` are attributes. */
 export function make(tag, properties = {}, ...children) {
-  const element = document.createElement(tag);
-  if (tag === "button") element.setAttribute("type", "button");
-  for (const [name, value] of Object.entries(properties)) {
-    if (value === undefined || value === null || value === false) continue;
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name in element && !name.includes("-")) element[name] = value;
-    else element.setAttribute(name, value === true ? "" : String(value));
-  }
-  element.append(...children.filter(Boolean));
-  return element;
+	const element = document.createElement(tag);
+	if (tag === "button") element.setAttribute("type", "button");
+	for (const [name, value] of Object.entries(properties)) {
+		if (value === undefined || value === null || value === false) continue;
+		if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+		else if (name in element && !name.includes("-")) element[name] = value;
+		else element.setAttribute(name, value === true ? "" : String(value));
+	}
+	element.append(...children.filter(Boolean));
+	return element;
 }
 
 /** A picture of the page's own sprite. */
 export function icon(name) {
-  const [svg, use] = ["svg", "use"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
-  svg.setAttribute("class", "icon");
-  svg.setAttribute("aria-hidden", "true");
-  use.setAttribute("href", `#i-${name}`);
-  svg.append(use);
-  return svg;
+	const [svg, use] = ["svg", "use"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
+	svg.setAttribute("class", "icon");
+	svg.setAttribute("aria-hidden", "true");
+	use.setAttribute("href", `#i-${name}`);
+	svg.append(use);
+	return svg;
 }
 
-/** A button that shows a picture only. */
 export function iconButton(name, label, onclick) {
-  return make("button", { class: "bare", title: label, "aria-label": label, onclick }, icon(name));
+	return make("button", { class: "bare", title: label, "aria-label": label, onclick }, icon(name));
 }
 
 /** What draws into a canvas, and enlarges and shrinks smoothly. */
 export function pen(canvas) {
-  const context = canvas.getContext("2d");
-  context.imageSmoothingQuality = "high";
-  return context;
+	const context = canvas.getContext("2d");
+	context.imageSmoothingQuality = "high";
+	return context;
 }
 
 let toastTimer = 0;
 
 /** Say something short that goes away by itself. */
 export function toast(text) {
-  const line = byId("toast");
-  line.textContent = text;
-  line.hidden = false;
-  clearTimeout(toastTimer);
-  toastTimer = setTimeout(() => (line.hidden = true), 5000);
+	const line = byId("toast");
+	line.textContent = text;
+	line.hidden = false;
+	clearTimeout(toastTimer);
+	toastTimer = setTimeout(() => (line.hidden = true), 5000);
 }
 
-/** "1 face", "5 faces". */
+export const near = (score) => `${Math.round(100 * score)} % near`;
+
 export const counted = (count) => `${count} face${count === 1 ? "" : "s"}`;
 
 /** A time in words, coarse enough to stay calm. */
 export function duration(seconds) {
-  if (seconds < 1.5) return "a moment";
-  if (seconds < 60) return `${Math.round(seconds)} s`;
-  const minutes = Math.round(seconds / 60);
-  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+	if (seconds < 1.5) return "a moment";
+	if (seconds < 60) return `${Math.round(seconds)} s`;
+	const minutes = Math.round(seconds / 60);
+	return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-/** The bytes in a text of base64. */
 export function blobOf(text, type) {
-  return new Blob([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], { type });
+	return new Blob([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], { type });
 }

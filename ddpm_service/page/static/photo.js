@@ -11,26 +11,26 @@ const QUALITY = 0.92;
  * the service is left to read it: then `shown` is false and the size unknown.
  */
 export async function prepare(file) {
-  const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" }).catch(() => null);
-  if (!bitmap) return { file, url: "", width: 0, height: 0, shown: false };
-  const photo = await drawn(bitmap, bitmap.width, bitmap.height, false);
-  bitmap.close();
-  return photo;
+	const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" }).catch(() => null);
+	if (!bitmap) return { file, url: "", width: 0, height: 0, shown: false };
+	const photo = await drawn(bitmap, bitmap.width, bitmap.height, false);
+	bitmap.close();
+	return photo;
 }
 
 /** What a video shows now, mirrored as it was seen. */
 export const snapshot = (video) => drawn(video, video.videoWidth, video.videoHeight, true);
 
 async function drawn(source, sourceWidth, sourceHeight, mirrored) {
-  const scale = Math.min(1, LONGEST / Math.max(sourceWidth, sourceHeight));
-  const canvas = document.createElement("canvas");
-  const width = (canvas.width = Math.max(1, Math.round(sourceWidth * scale)));
-  const height = (canvas.height = Math.max(1, Math.round(sourceHeight * scale)));
-  const context = pen(canvas);
-  context.fillStyle = "#fff"; // behind what is transparent
-  context.fillRect(0, 0, width, height);
-  if (mirrored) context.setTransform(-1, 0, 0, 1, width, 0);
-  context.drawImage(source, 0, 0, width, height);
-  const file = await new Promise((resolve) => canvas.toBlob(resolve, scale < 1 ? "image/jpeg" : "image/png", QUALITY));
-  return { file, url: URL.createObjectURL(file), width, height, shown: true };
+	const scale = Math.min(1, LONGEST / Math.max(sourceWidth, sourceHeight));
+	const canvas = document.createElement("canvas");
+	const width = (canvas.width = Math.max(1, Math.round(sourceWidth * scale)));
+	const height = (canvas.height = Math.max(1, Math.round(sourceHeight * scale)));
+	const context = pen(canvas);
+	context.fillStyle = "#fff"; // behind what is transparent
+	context.fillRect(0, 0, width, height);
+	if (mirrored) context.setTransform(-1, 0, 0, 1, width, 0);
+	context.drawImage(source, 0, 0, width, height);
+	const file = await new Promise((resolve) => canvas.toBlob(resolve, scale < 1 ? "image/jpeg" : "image/png", QUALITY));
+	return { file, url: URL.createObjectURL(file), width, height, shown: true };
 }

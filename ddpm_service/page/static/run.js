@@ -3,138 +3,135 @@
 import * as api from "./api.js";
 import { blobOf } from "./dom.js";
 
-/** Tells of each change by the event `change`. */
 export class Run extends EventTarget {
-  phase = "sending"; // then queued, running, and done, cancelled or failed
-  created = new Date();
-  position = null;
-  step = 0;
-  total = 0;
-  eta = null;
-  /** The first picture's, as reported. */
-  seed = null;
-  /** The version that made them, as reported. */
-  version = "";
-  /** As used, defaults filled in. */
-  parameters = {};
-  /** The aligned selfie. */
-  targetFile = null;
-  warnings = [];
-  timing = null;
-  failure = null;
-  #line = new AbortController();
+	phase = "sending"; // then queued, running, and done, cancelled or failed
+	created = new Date();
+	position = null;
+	step = 0;
+	total = 0;
+	eta = null;
+	seed = null;
+	version = "";
+	/** As used, defaults filled in. */
+	parameters = {};
+	targetFile = null;
+	targetUrl = "";
+	warnings = [];
+	timing = null;
+	failure = null;
+	#line = new AbortController();
 
-  constructor(wish) {
-    super();
-    this.wish = wish;
-    this.slots = Array.from({ length: Number(wish.fields.num_images) }, (_, index) => emptySlot(index));
-  }
+	constructor(wish) {
+		super();
+		this.wish = wish;
+		this.slots = Array.from({ length: Number(wish.fields.num_images) }, (_, index) => emptySlot(index));
+	}
 
-  get active() {
-    return ["sending", "queued", "running"].includes(this.phase);
-  }
+	get active() {
+		return ["sending", "queued", "running"].includes(this.phase);
+	}
 
-  /** The finished pictures. */
-  get finished() {
-    return this.slots.filter((slot) => slot.file);
-  }
+	get finished() {
+		return this.slots.filter((slot) => slot.file);
+	}
 
-  /** How much is done, 0..1. */
-  get share() {
-    if (this.phase === "done") return 1;
-    return this.total ? this.step / this.total : 0;
-  }
+	/** How much is done, 0..1. */
+	get share() {
+		if (this.phase === "done") return 1;
+		return this.total ? this.step / this.total : 0;
+	}
 
-  /**
-   * Send the wish, and take what comes until it ends in one way or another. Sent again after a failure it names
-   * the seed and the version that were reported, so that the same pictures come and fill the places that are
-   * still empty.
-   */
-  async send() {
-    this.#line = new AbortController();
-    Object.assign(this, { phase: "sending", failure: null, position: null, eta: null, step: 0, warnings: [] });
-    this.#changed();
-    const { model, image, fields } = this.wish;
-    const version = this.version || this.wish.version;
-    const again = this.seed === null ? fields : { ...fields, seed: this.seed };
-    try {
-      for await (const event of api.generate(api.path(model, version), image, again, this.#line)) this.#take(event);
-      this.phase = "done";
-    } catch (problem) {
-      if (!(problem instanceof api.Failure)) throw problem;
-      this.failure = problem;
-      this.phase = problem.code === "cancelled" ? "cancelled" : "failed";
-    }
-    this.#changed();
-  }
+	/**
+	 * Send the wish, and take what comes until it ends in one way or another. Sent again after a failure it names
+	 * the seed and the version that were reported, so that the same pictures come and fill the places that are
+	 * still empty.
+	 */
+	async send() {
+		this.#line = new AbortController();
+		Object.assign(this, { phase: "sending", failure: null, position: null, eta: null, step: 0, warnings: [] });
+		this.#changed();
+		const { model, image, fields } = this.wish;
+		const version = this.version || this.wish.version;
+		const again = this.seed === null ? fields : { ...fields, seed: this.seed };
+		try {
+			for await (const event of api.generate(api.path(model, version), image, again, this.#line)) this.#take(event);
+			this.phase = "done";
+		} catch (problem) {
+			if (!(problem instanceof api.Failure)) throw problem;
+			this.failure = problem;
+			this.phase = problem.code === "cancelled" ? "cancelled" : "failed";
+		}
+		this.#changed();
+	}
 
-  /** Hang up: the service stops working on it. */
-  cancel() {
-    this.#line.abort();
-  }
+	/** Hang up: the service stops working on it. */
+	cancel() {
+		this.#line.abort();
+	}
 
-  /** Give the pictures' memory back. */
-  forget() {
-    for (const slot of this.slots) URL.revokeObjectURL(slot.url);
-  }
+	forget() {
+		for (const { url } of [...this.slots, { url: this.targetUrl }]) URL.revokeObjectURL(url);
+	}
 
-  #take(event) {
-    switch (event.event) {
-      case "queued":
-        this.phase = "queued";
-        this.position = event.position;
-        break;
-      case "started":
-        this.#begin(event);
-        break;
-      case "warning":
-        this.warnings.push({ code: event.code, message: event.message });
-        break;
-      case "progress":
-        this.step = event.step;
-        this.total = event.total_steps;
-        this.eta = event.eta_seconds;
-        break;
-      case "preview": {
-        const slot = this.slots[event.index];
-        if (!slot || slot.file) break; // a candidate that may not be kept, or a picture that is here already
-        slot.preview = blobOf(event.b64_json, event.content_type);
-        slot.step = event.step;
-        break;
-      }
-      case "image":
-        this.#finish(event);
-        break;
-      case "end":
-        this.timing = event.timing;
-        break;
-    }
-    this.#changed();
-  }
+	#take(event) {
+		switch (event.event) {
+			case "queued":
+				this.phase = "queued";
+				this.position = event.position;
+				break;
+			case "started":
+				this.#begin(event);
+				break;
+			case "warning":
+				this.warnings.push({ code: event.code, message: event.message });
+				break;
+			case "progress":
+				this.step = event.step;
+				this.total = event.total_steps;
+				this.eta = event.eta_seconds;
+				break;
+			case "preview": {
+				const slot = this.slots[event.index];
+				if (!slot || slot.file) break; // a candidate that may not be kept, or a picture that is here already
+				slot.preview = blobOf(event.b64_json, event.content_type);
+				slot.step = event.step;
+				break;
+			}
+			case "image":
+				this.#finish(event);
+				break;
+			case "end":
+				this.timing = event.timing;
+				break;
+		}
+		this.#changed();
+	}
 
-  #begin(event) {
-    this.phase = "running";
-    this.seed = event.seed;
-    this.version = event.version;
-    this.parameters = event.parameters;
-    if (event.target?.b64_json && !this.targetFile) {
-      this.targetFile = blobOf(event.target.b64_json, "image/png");
-    }
-  }
+	#begin(event) {
+		this.phase = "running";
+		this.seed = event.seed;
+		this.version = event.version;
+		this.parameters = event.parameters;
+		if (event.target?.b64_json && !this.targetFile) {
+			this.targetFile = blobOf(event.target.b64_json, "image/png");
+			this.targetUrl = URL.createObjectURL(this.targetFile);
+		}
+	}
 
-  #finish(event) {
-    const slot = this.slots[event.index];
-    if (slot.file) return; // it came before the line was cut
-    slot.file = blobOf(event.b64_json, event.content_type);
-    slot.url = URL.createObjectURL(slot.file);
-    Object.assign(slot, { seed: event.seed, width: event.width, height: event.height, preview: null });
-  }
+	#finish(event) {
+		const slot = this.slots[event.index];
+		if (slot.file) return; // it came before the line was cut
+		slot.file = blobOf(event.b64_json, event.content_type);
+		slot.url = URL.createObjectURL(slot.file);
+		const { seed, width, height, resemblance_score: near = null } = event;
+		Object.assign(slot, { seed, width, height, near, preview: null });
+	}
 
-  #changed() {
-    this.dispatchEvent(new Event("change"));
-  }
+	#changed() {
+		this.dispatchEvent(new Event("change"));
+	}
 }
 
 function emptySlot(index) {
-  return { index, seed: null, step: 0, preview: null, file: null, url: "", width: 0, height: 0 };
+	return { index, seed: null, step: 0, preview: null, file: null, url: "", width: 0, height: 0, near: null };
 }

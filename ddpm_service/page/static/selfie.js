@@ -5,217 +5,218 @@ import { hasCamera, takePicture } from "./camera.js";
 import { CropFrame, place } from "./crop.js";
 import { blobOf, byId, make } from "./dom.js";
 import { prepare } from "./photo.js";
+import { settingsIn } from "./png.js";
 import { mayAsk } from "./token.js";
 
 const LATER = "Faces will be looked for once the service answers.";
 
-/** Tells of a photo that came or went by the event `change`, and of what went wrong by `problem`. */
+/** Tells of a photo that came or went by the event `change`, of a picture made here by `settings`, of trouble by `problem`. */
 export class Selfie extends EventTarget {
-  #photo = null;
-  #target = null;
-  #face = null; // the one that was tapped
-  #cropped = false;
-  #model = "";
-  #search = new AbortController();
-  #loading = 0;
-  #waiting = false;
-  #frame = byId("frame");
-  #image = byId("photo-image");
-  #crop = new CropFrame(this.#frame, () => this.#adjusted());
+	#photo = null;
+	#target = null;
+	#face = null; // the one that was tapped
+	#cropped = false;
+	#model = "";
+	#search = new AbortController();
+	#loading = 0;
+	#waiting = false;
+	#frame = byId("frame");
+	#image = byId("photo-image");
+	#crop = new CropFrame(this.#frame, () => this.#adjusted());
 
-  constructor() {
-    super();
-    const file = byId("file");
-    const fromCamera = byId("file-camera");
-    byId("choose").onclick = () => file.click();
-    byId("choose-other").onclick = () => file.click();
-    byId("camera-open").onclick = () => this.#useCamera(fromCamera);
-    byId("camera-open").hidden = !hasCamera;
-    byId("photo-remove").onclick = () => this.#remove();
-    byId("crop-reset").onclick = () => this.#find();
-    for (const input of [file, fromCamera]) {
-      input.onchange = () => {
-        if (input.files[0]) this.take(input.files[0]);
-        input.value = ""; // so that the same file can be chosen again
-      };
-    }
-    this.#listen();
-  }
+	constructor() {
+		super();
+		const file = byId("file");
+		const fromCamera = byId("file-camera");
+		byId("choose").onclick = () => file.click();
+		byId("choose-other").onclick = () => file.click();
+		byId("camera-open").onclick = () => this.#useCamera(fromCamera);
+		byId("camera-open").hidden = !hasCamera;
+		byId("photo-remove").onclick = () => this.#remove();
+		byId("crop-reset").onclick = () => this.#find();
+		for (const input of [file, fromCamera]) {
+			input.onchange = () => {
+				if (input.files[0]) this.take(input.files[0]);
+				input.value = ""; // so that the same file can be chosen again
+			};
+		}
+		this.#listen();
+	}
 
-  get present() {
-    return this.#photo !== null;
-  }
+	get present() {
+		return this.#photo !== null;
+	}
 
-  /** What of it goes into a request. */
-  get wish() {
-    if (!this.#photo) return { image: null, fields: {} };
-    if (this.#cropped) return { image: this.#photo.file, fields: { align: String(this.#crop) } };
-    return { image: this.#photo.file, fields: this.#face === null ? {} : { face: this.#face } };
-  }
+	get wish() {
+		if (!this.#photo) return { image: null, fields: {} };
+		if (this.#cropped) return { image: this.#photo.file, fields: { align: String(this.#crop) } };
+		return { image: this.#photo.file, fields: this.#face === null ? {} : { face: this.#face } };
+	}
 
-  /** Faces are looked for by the model that is going to be used. */
-  useModel(model) {
-    if (model === this.#model) return;
-    this.#model = model;
-    if (this.#photo && !this.#cropped) this.#find();
-  }
+	/** Faces are looked for by the model that is going to be used. */
+	useModel(model) {
+		if (model === this.#model) return;
+		this.#model = model;
+		if (this.#photo && !this.#cropped) this.#find();
+	}
 
-  /** The service answers again: look for what could not be looked for. */
-  serviceIsBack() {
-    if (this.#photo && this.#waiting) this.#find();
-  }
+	/** The service answers again: look for what could not be looked for. */
+	serviceIsBack() {
+		if (this.#photo && this.#waiting) this.#find();
+	}
 
-  async take(file) {
-    const turn = ++this.#loading;
-    const photo = await prepare(file);
-    if (turn === this.#loading) this.#show(photo);
-  }
+	async take(file) {
+		const turn = ++this.#loading;
+		const settings = await settingsIn(file);
+		if (settings) return this.dispatchEvent(new CustomEvent("settings", { detail: settings }));
+		const photo = await prepare(file);
+		if (turn === this.#loading) this.#show(photo);
+	}
 
-  #show(photo) {
-    this.#forget();
-    this.#photo = photo;
-    this.#image.hidden = !photo.shown;
-    if (photo.shown) {
-      this.#image.src = photo.url;
-      this.#proportions(photo.width, photo.height);
-    }
-    byId("drop").hidden = true;
-    byId("photo").hidden = false;
-    this.dispatchEvent(new Event("change"));
-    mayAsk();
-    this.#find();
-  }
+	#show(photo) {
+		this.#forget();
+		this.#photo = photo;
+		this.#image.hidden = !photo.shown;
+		if (photo.shown) {
+			this.#image.src = photo.url;
+			this.#proportions(photo.width, photo.height);
+		}
+		byId("drop").hidden = true;
+		byId("photo").hidden = false;
+		this.dispatchEvent(new Event("change"));
+		mayAsk();
+		this.#find();
+	}
 
-  #remove() {
-    this.#loading++;
-    this.#forget();
-    byId("drop").hidden = false;
-    byId("photo").hidden = true;
-    this.dispatchEvent(new Event("change"));
-    byId("choose").focus();
-  }
+	#remove() {
+		this.#loading++;
+		this.#forget();
+		byId("drop").hidden = false;
+		byId("photo").hidden = true;
+		this.dispatchEvent(new Event("change"));
+		byId("choose").focus();
+	}
 
-  #forget() {
-    this.#search.abort();
-    if (this.#image.src) URL.revokeObjectURL(this.#image.src);
-    this.#image.removeAttribute("src");
-    this.#photo = this.#target = this.#face = null;
-    this.#cropped = false;
-    this.#overlay();
-  }
+	#forget() {
+		this.#search.abort();
+		if (this.#image.src) URL.revokeObjectURL(this.#image.src);
+		this.#image.removeAttribute("src");
+		this.#photo = this.#target = this.#face = null;
+		this.#cropped = false;
+		this.#overlay();
+	}
 
-  /** Ask the service for the faces, and the frame it would use. */
-  async #find() {
-    const photo = this.#photo;
-    if (!photo) return;
-    this.#cropped = false;
-    this.#waiting = !this.#model;
-    if (this.#waiting) return this.#note(LATER);
-    this.#search.abort();
-    const search = (this.#search = new AbortController());
-    this.#note("Looking for faces…");
-    try {
-      const { target, warnings } = await api.detect(this.#model, photo.file, this.wish.fields, search.signal);
-      this.#target = target;
-      if (!photo.shown && target.b64_json) this.#showTarget(target.b64_json);
-      this.#overlay();
-      this.#note(found(target, photo.shown, warnings));
-    } catch (failure) {
-      if (search.signal.aborted) return;
-      this.#waiting = failure.passes || failure.status >= 500 || failure.status === 401;
-      this.#note(this.#waiting ? LATER : "");
-      if (this.#waiting) return;
-      if (failure.field === "image" || failure.code === "too_large") this.#remove();
-      this.dispatchEvent(new CustomEvent("problem", { detail: failure }));
-    }
-  }
+	/** Ask the service for the faces, and the frame it would use. */
+	async #find() {
+		const photo = this.#photo;
+		if (!photo) return;
+		this.#cropped = false;
+		this.#waiting = !this.#model;
+		if (this.#waiting) return this.#note(LATER);
+		this.#search.abort();
+		const search = (this.#search = new AbortController());
+		this.#note("Looking for faces…");
+		try {
+			const { target, warnings } = await api.detect(this.#model, photo.file, this.wish.fields, search.signal);
+			this.#target = target;
+			if (!photo.shown && target.b64_json) this.#showTarget(target.b64_json);
+			this.#overlay();
+			this.#note(found(target, photo.shown, warnings));
+		} catch (failure) {
+			if (search.signal.aborted) return;
+			this.#waiting = failure.passes || failure.status >= 500 || failure.status === 401;
+			this.#note(this.#waiting ? LATER : "");
+			if (this.#waiting) return;
+			if (failure.field === "image" || failure.code === "too_large") this.#remove();
+			this.dispatchEvent(new CustomEvent("problem", { detail: failure }));
+		}
+	}
 
-  /** The browser cannot show the photo: show what the model sees of it. */
-  #showTarget(base64) {
-    this.#image.src = URL.createObjectURL(blobOf(base64, "image/png"));
-    this.#image.hidden = false;
-    this.#proportions(1, 1);
-  }
+	/** The browser cannot show the photo: show what the model sees of it. */
+	#showTarget(base64) {
+		this.#image.src = URL.createObjectURL(blobOf(base64, "image/png"));
+		this.#image.hidden = false;
+		this.#proportions(1, 1);
+	}
 
-  #overlay() {
-    for (const old of this.#frame.querySelectorAll(".face")) old.remove();
-    const { width, height, shown } = this.#photo ?? { width: 1, height: 1, shown: false };
-    byId("crop-reset").hidden = !this.#cropped;
-    if (!this.#target || !shown) return this.#crop.hide();
-    this.#crop.show(this.#target.box, width, height);
-    this.#target.faces.forEach((face, index) => {
-      if (index === this.#target?.face) return;
-      const button = make("button", {
-        class: "face",
-        title: "Use this face",
-        "aria-label": `Use face ${index + 1} of ${this.#target?.faces.length}`,
-        onclick: () => {
-          this.#face = index;
-          this.#find();
-        },
-      });
-      place(button, face.box, width, height);
-      this.#frame.append(button);
-    });
-  }
+	#overlay() {
+		for (const old of this.#frame.querySelectorAll(".face")) old.remove();
+		const { width, height, shown } = this.#photo ?? { width: 1, height: 1, shown: false };
+		byId("crop-reset").hidden = !this.#cropped;
+		if (!this.#target || !shown) return this.#crop.hide();
+		this.#crop.show(this.#target.box, width, height);
+		this.#target.faces.forEach((face, index) => {
+			if (index === this.#target?.face) return;
+			const button = make("button", {
+				class: "face",
+				title: "Use this face",
+				"aria-label": `Use face ${index + 1} of ${this.#target?.faces.length}`,
+				onclick: () => {
+					this.#face = index;
+					this.#find();
+				},
+			});
+			place(button, face.box, width, height);
+			this.#frame.append(button);
+		});
+	}
 
-  #adjusted() {
-    if (this.#cropped) return;
-    this.#cropped = true;
-    byId("crop-reset").hidden = false;
-    this.#note("Your own frame is used.");
-  }
+	#adjusted() {
+		if (this.#cropped) return;
+		this.#cropped = true;
+		byId("crop-reset").hidden = false;
+		this.#note("Your own frame is used.");
+	}
 
-  #note(text) {
-    byId("photo-note").textContent = text;
-  }
+	#note(text) {
+		byId("photo-note").textContent = text;
+	}
 
-  #proportions(width, height) {
-    this.#frame.style.aspectRatio = `${width} / ${height}`;
-    this.#frame.style.setProperty("--ratio", String(width / height));
-  }
+	#proportions(width, height) {
+		this.#frame.style.aspectRatio = `${width} / ${height}`;
+		this.#frame.style.setProperty("--ratio", String(width / height));
+	}
 
-  async #useCamera(app) {
-    try {
-      const photo = await takePicture();
-      if (photo === "app") app.click();
-      else if (photo) this.#show(photo);
-    } catch (problem) {
-      const message = problem.message;
-      this.dispatchEvent(new CustomEvent("problem", { detail: new api.Failure("camera", message) }));
-    }
-  }
+	async #useCamera(app) {
+		try {
+			const photo = await takePicture();
+			if (photo === "app") app.click();
+			else if (photo) this.#show(photo);
+		} catch (problem) {
+			const message = problem.message;
+			this.dispatchEvent(new CustomEvent("problem", { detail: new api.Failure("camera", message) }));
+		}
+	}
 
-  /** Drop and paste anywhere. */
-  #listen() {
-    const curtain = byId("curtain");
-    const holdsFile = (event) => event.dataTransfer?.types.includes("Files");
-    addEventListener("dragover", (event) => {
-      if (!holdsFile(event)) return;
-      event.preventDefault();
-      curtain.hidden = false;
-    });
-    addEventListener("dragleave", (event) => {
-      if (!event.relatedTarget) curtain.hidden = true;
-    });
-    addEventListener("drop", (event) => {
-      curtain.hidden = true;
-      if (!holdsFile(event)) return;
-      event.preventDefault();
-      const file = event.dataTransfer?.files[0];
-      if (file) this.take(file);
-    });
-    addEventListener("paste", (event) => {
-      const file = [...(event.clipboardData?.files ?? [])].find((each) => each.type.startsWith("image/"));
-      if (file) this.take(file);
-    });
-  }
+	#listen() {
+		const curtain = byId("curtain");
+		const holdsFile = (event) => event.dataTransfer?.types.includes("Files");
+		addEventListener("dragover", (event) => {
+			if (!holdsFile(event)) return;
+			event.preventDefault();
+			curtain.hidden = false;
+		});
+		addEventListener("dragleave", (event) => {
+			if (!event.relatedTarget) curtain.hidden = true;
+		});
+		addEventListener("drop", (event) => {
+			curtain.hidden = true;
+			if (!holdsFile(event)) return;
+			event.preventDefault();
+			const file = event.dataTransfer?.files[0];
+			if (file) this.take(file);
+		});
+		addEventListener("paste", (event) => {
+			const file = [...(event.clipboardData?.files ?? [])].find((each) => each.type.startsWith("image/"));
+			if (file) this.take(file);
+		});
+	}
 }
 
 /** One sentence: what was found, and what can be done about it. */
 function found({ faces }, shown, warnings) {
-  if (!shown) return "This browser cannot show the photo itself. This is what the model will see.";
-  if (faces.length === 0) return "No face found. Move the frame onto one.";
-  if (faces.length > 1) return `${faces.length} faces found. Tap another one to use it.`;
-  return warnings[0]?.message ?? "Found the face. Drag the frame to adjust it.";
+	if (!shown) return "This browser cannot show the photo itself. This is what the model will see.";
+	if (faces.length === 0) return "No face found. Move the frame onto one.";
+	if (faces.length > 1) return `${faces.length} faces found. Tap another one to use it.`;
+	return warnings[0]?.message ?? "Found the face. Drag the frame to adjust it.";
 }

@@ -8,59 +8,57 @@ const MODELS = 30_000;
 
 /** Tells of itself by the events `state` and `models`. */
 export class Service extends EventTarget {
-  state = "unknown"; // then ready, waiting, refused or unreachable
-  /** Why it is not ready yet. */
-  reason = "";
-  models = [];
-  #timer = 0;
-  #modelsAt = -Infinity;
-  #looking = null;
+	state = "unknown"; // then ready, waiting, refused or unreachable
+	reason = "";
+	models = [];
+	#timer = 0;
+	#modelsAt = -Infinity;
+	#looking = null;
 
-  /** Begin to look. */
-  watch() {
-    document.addEventListener("visibilitychange", () => this.look());
-    addEventListener("online", () => this.look());
-    addEventListener("offline", () => this.#set("unreachable", ""));
-    this.look();
-  }
+	watch() {
+		document.addEventListener("visibilitychange", () => this.look());
+		addEventListener("online", () => this.look());
+		addEventListener("offline", () => this.#set("unreachable", ""));
+		this.look();
+	}
 
-  /** Look now; done when it has answered. Nothing is asked while the page is hidden. */
-  async look() {
-    if (!document.hidden) await (this.#looking ??= this.#ask());
-  }
+	/** Look now; done when it has answered. Nothing is asked while the page is hidden. */
+	async look() {
+		if (!document.hidden) await (this.#looking ??= this.#ask());
+	}
 
-  async #ask() {
-    clearTimeout(this.#timer);
-    try {
-      const { ready, said } = await api.readiness();
-      if (performance.now() - this.#modelsAt > MODELS || (ready && this.state !== "ready")) await this.#readModels();
-      this.#set(ready ? "ready" : "waiting", ready ? "" : why(said));
-    } catch (failure) {
-      this.#set(failure.passes ? "unreachable" : "refused", "");
-    } finally {
-      this.#looking = null;
-      this.#timer = setTimeout(() => this.look(), this.state === "ready" ? CALM : WORRIED);
-    }
-  }
+	async #ask() {
+		clearTimeout(this.#timer);
+		try {
+			const { ready, said } = await api.readiness();
+			if (performance.now() - this.#modelsAt > MODELS || (ready && this.state !== "ready")) await this.#readModels();
+			this.#set(ready ? "ready" : "waiting", ready ? "" : why(said));
+		} catch (failure) {
+			this.#set(failure.passes ? "unreachable" : "refused", "");
+		} finally {
+			this.#looking = null;
+			this.#timer = setTimeout(() => this.look(), this.state === "ready" ? CALM : WORRIED);
+		}
+	}
 
-  async #readModels() {
-    const { data } = await api.read("v1/models");
-    this.#modelsAt = performance.now();
-    if (JSON.stringify(data) === JSON.stringify(this.models)) return;
-    this.models = data;
-    this.dispatchEvent(new Event("models"));
-  }
+	async #readModels() {
+		const { data } = await api.read("v1/models");
+		this.#modelsAt = performance.now();
+		if (JSON.stringify(data) === JSON.stringify(this.models)) return;
+		this.models = data;
+		this.dispatchEvent(new Event("models"));
+	}
 
-  #set(state, reason) {
-    if (state === this.state && reason === this.reason) return;
-    this.state = state;
-    this.reason = reason;
-    this.dispatchEvent(new Event("state"));
-  }
+	#set(state, reason) {
+		if (state === this.state && reason === this.reason) return;
+		this.state = state;
+		this.reason = reason;
+		this.dispatchEvent(new Event("state"));
+	}
 }
 
 function why(said) {
-  if (said?.status === "stopping") return "Stopping";
-  const waiting = Object.entries(said?.waiting_for ?? {}).map(([model, state]) => `${model} ${state}`);
-  return waiting.length ? `Starting: ${waiting.join(", ")}` : "";
+	if (said?.status === "stopping") return "Stopping";
+	const waiting = Object.entries(said?.waiting_for ?? {}).map(([model, state]) => `${model} ${state}`);
+	return waiting.length ? `Starting: ${waiting.join(", ")}` : "";
 }

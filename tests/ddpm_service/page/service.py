@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from skimage import data
 
 from ddpm_api import (
@@ -60,6 +61,13 @@ def file_of(picture: Image.Image, kind: str = "PNG", **how: Any) -> bytes:
     file = io.BytesIO()
     picture.save(file, kind, **how)
     return file.getvalue()
+
+
+def made(picture: Image.Image, parameters: dict[str, Any]) -> bytes:
+    """A finished picture's file, with its settings inside."""
+    texts = PngInfo()
+    texts.add_text("parameters", json.dumps(parameters))
+    return file_of(picture, pnginfo=texts)
 
 
 def base64_of(picture: Image.Image) -> str:
@@ -288,13 +296,15 @@ class _Handler(BaseHTTPRequestHandler):
                 if not last:
                     yield PreviewEvent(step=step, index=index, content_type="image/png", b64_json=base64_of(picture))
                 elif step == STEPS - 1 or index >= 2:
+                    inside = parameters | {"seed": seed + index, "model": "faces-64", "version": "1.0"}
                     yield ImageEvent(
                         index=index,
                         seed=seed + index,
+                        resemblance_score=0.5 + 0.05 * ((index + 1) % 5) if request.image else None,
                         width=64,
                         height=64,
                         content_type="image/png",
-                        b64_json=base64_of(service.picture(seed + index, 1.0)),
+                        b64_json=base64.b64encode(made(service.picture(seed + index, 1.0), inside)).decode(),
                     )
         yield EndEvent(timing=Timing(queue_seconds=0.1, seconds=service.seconds, calls=STEPS))
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import BrowserContext, Page, expect
 
 from ddpm_api import Error
 from tests.ddpm_service.page.hands import finished, make, upload
-from tests.ddpm_service.page.service import STEPS, Service, file_of, generated
+from tests.ddpm_service.page.service import STEPS, Service, generated, made, portrait
 
 
 class TestProgress:
@@ -206,21 +209,86 @@ class TestKeyboard:
 
 
 class TestResults:
-    def test_one_is_downloaded_as_it_came(self, page: Page) -> None:
+    def test_one_is_downloaded_as_it_is_seen_with_its_settings_and_its_true_size(self, page: Page) -> None:
         make(page)
         with page.expect_download() as download:
             page.get_by_role("button", name="Download face 2").click()
         assert download.value.suggested_filename == "lookalike-4712.png"
-        assert download.value.path().read_bytes() == file_of(generated(4712))
+        with Image.open(download.value.path()) as face:
+            assert (face.size, face.info["true_size"]) == ((512, 512), "64x64")
+            assert json.loads(face.info["parameters"])["seed"] == 4712
+            shrunk = np.asarray(face.convert("RGB").resize((64, 64), Image.Resampling.BOX), float)
+        assert np.abs(shrunk - np.asarray(generated(4712), float)).mean() < 3
 
-    def test_all_are_downloaded_in_a_zip(self, page: Page) -> None:
+    def test_the_original_and_a_card_are_one_tap_away_in_the_viewer(self, page: Page, photo: Path) -> None:
+        upload(page, photo)
+        make(page)
+        page.get_by_role("button", name="Face 1, AI-generated").click()
+        viewer = page.get_by_role("dialog", name="One face, enlarged")
+        with page.expect_download() as download:
+            viewer.get_by_role("button", name="Download the original").click()
+        with Image.open(download.value.path()) as face:
+            assert face.tobytes() == generated(4711).tobytes()
+        with page.expect_download() as download:
+            viewer.get_by_role("button", name="Card").click()
+        assert download.value.suggested_filename == "lookalike-4711-card.png"
+        with Image.open(download.value.path()) as card:
+            assert card.width > card.height > 512
+            assert json.loads(card.info["parameters"])["seed"] == 4711
+
+    def test_all_are_downloaded_in_a_zip(self, page: Page, photo: Path) -> None:
+        upload(page, photo)
         make(page)
         with page.expect_download() as download:
             page.get_by_role("button", name="Download all").click()
         with zipfile.ZipFile(download.value.path()) as archive:
             assert archive.testzip() is None
-            assert archive.namelist() == [f"lookalike-{seed}.png" for seed in range(4711, 4716)]
-            assert archive.read("lookalike-4715.png") == file_of(generated(4715))
+            files = [
+                f"{folder}lookalike-{seed}.png" for seed in range(4711, 4716) for folder in ("", "original/", "cards/")
+            ]
+            assert archive.namelist() == files
+            with archive.open("original/lookalike-4715.png") as file, Image.open(file) as face:
+                assert face.tobytes() == generated(4715).tobytes()
+
+    def test_each_face_says_how_near_it_is_and_the_nearest_comes_first_on_request(
+        self, page: Page, photo: Path
+    ) -> None:
+        upload(page, photo)
+        make(page)
+        near = page.locator(".tile .caption span")
+        expect(near).to_have_text([f"{score} % near" for score in (55, 60, 65, 70, 50)])
+        page.get_by_role("button", name="Nearest first").click()
+        expect(near).to_have_text([f"{score} % near" for score in (70, 65, 60, 55, 50)])
+
+    def test_one_more_face_nearer_to_the_photo_is_made_from_a_face(
+        self, page: Page, service: Service, photo: Path
+    ) -> None:
+        upload(page, photo)
+        make(page)
+        page.get_by_role("button", name="Face 2, AI-generated").click()
+        page.get_by_role("button", name="More like me").click()
+        expect(page.locator(".earlier")).to_have_count(1)
+        expect(page.locator("#stage")).to_have_attribute("data-phase", "done")
+        asked = service.generations[1]
+        assert (asked.seed, asked.num_images, asked.resemblance) == (4712, 1, 0.6)
+        assert asked.image == service.generations[0].image
+
+    def test_a_picture_made_here_brings_its_settings_back(
+        self, page: Page, service: Service, photo: Path, tmp_path: Path
+    ) -> None:
+        settings = {"mode": "auto", "resemblance": 0.6, "seed": 77, "sampler": "ddim", "eta": 0.5}
+        file = tmp_path / "made.png"
+        file.write_bytes(
+            made(portrait(64), {**settings, "num_inference_steps": 9, "num_images": 5, "model": "faces-64"})
+        )
+        upload(page, photo)
+        page.set_input_files("#file", file)
+        expect(page.locator("#toast")).to_contain_text("The settings of this picture are set.")
+        make(page)
+        asked = service.generations[0]
+        assert (asked.seed, asked.num_images, asked.resemblance) == (77, 1, 0.6)
+        assert (asked.sampler, asked.eta, asked.num_inference_steps) == ("ddim", 0.5, 9)
+        assert len(service.detections) == 1  # the photo stays the photo
 
     def test_a_seed_is_used_again(self, page: Page, service: Service) -> None:
         make(page)
@@ -253,4 +321,5 @@ class TestResults:
         expect(page.locator(".earlier")).to_have_count(1)
         page.locator(".earlier").click()
         expect(page.locator('#stage .tile[data-state="done"]')).to_have_count(5)
+        expect(page.locator(".earlier")).to_contain_text("No photo")
         expect(page.locator(".earlier")).to_contain_text("2 faces")
