@@ -271,9 +271,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._pause(0)
         seed = 4711 if request.seed == -1 else request.seed
         parameters = {**request.parameters(), "seed": seed, "num_inference_steps": STEPS}
-        parameters["resemblance"] = request.resemblance or {"celebrity": 0.25, "faithful": 0.75}.get(
-            request.mode, service.chosen
-        )
+        if request.image:
+            parameters["resemblance"] = request.resemblance or {"celebrity": 0.25, "faithful": 0.75}.get(
+                request.mode, service.chosen
+            )
         if service.warning:
             yield WarningEvent(code="note", message=service.warning)
         target = self._target(request) if request.image else None
