@@ -6,7 +6,6 @@ import { snapshot } from "./photo.js";
 /** Browsers give a page the live picture on https and localhost only. */
 const live = isSecureContext && Boolean(navigator.mediaDevices?.getUserMedia);
 
-/** Whether a camera can be offered at all: a desktop's file chooser has none. */
 export const hasCamera = live || matchMedia("(pointer: coarse)").matches;
 
 export async function takePicture() {

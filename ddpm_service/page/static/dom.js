@@ -43,7 +43,6 @@ export function pen(canvas) {
 
 let toastTimer = 0;
 
-/** Say something short that goes away by itself. */
 export function toast(text) {
 	const line = byId("toast");
 	line.textContent = text;
@@ -56,7 +55,6 @@ export const near = (score) => `${Math.round(100 * score)} % near`;
 
 export const counted = (count) => `${count} face${count === 1 ? "" : "s"}`;
 
-/** A time in words, coarse enough to stay calm. */
 export function duration(seconds) {
 	if (seconds < 1.5) return "a moment";
 	if (seconds < 60) return `${Math.round(seconds)} s`;

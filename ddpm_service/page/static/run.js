@@ -35,7 +35,6 @@ export class Run extends EventTarget {
 		return this.slots.filter((slot) => slot.file);
 	}
 
-	/** How much is done, 0..1. */
 	get share() {
 		if (this.phase === "done") return 1;
 		return this.total ? this.step / this.total : 0;
@@ -64,7 +63,6 @@ export class Run extends EventTarget {
 		this.#changed();
 	}
 
-	/** Hang up: the service stops working on it. */
 	cancel() {
 		this.#line.abort();
 	}
