@@ -117,8 +117,9 @@ function heading(run) {
 
 /** How the photo guided: the place on the curve, or the mode. */
 export function manner({ parameters: { mode, resemblance } }) {
+	if (typeof resemblance !== "number") return MODES[mode];
 	const place = Math.round(100 * resemblance);
-	return Number.isFinite(place) ? `${inWords(place)} · ${place} %` : MODES[mode];
+	return `${inWords(place)} · ${place} %`;
 }
 
 function summary(run) {
