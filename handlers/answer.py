@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,8 +33,8 @@ from ddpm_core import events
 from ddpm_core.faces import CONTENT_TYPES, encode
 from ddpm_core.faces import Target as Aim
 
-# Seconds; half of what a stream promises.
-HEARTBEAT = 7.0
+# Seconds; by them the front door knows that the worker lives, whatever a request waits for.
+HEARTBEAT = 2.0
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,11 @@ class Answer:
         self._warn()
         self._feed(FacesEvent(id=about.id, model=about.model, version=about.version, target=about.target))
         self._end(0.0, seconds, 0)
+
+    def describe(self, description: Mapping[str, Any]) -> None:
+        """Answer with a document of its own."""
+        self._chunk += json.dumps(description).encode()
+        self.done = True
 
     def fail(self, error: Error) -> None:
         """End the answer with an error; what is complete stays so."""

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ddpm_api import Error, InvalidRequest, Mode, Notice, OutputFormat, Rendering
+from ddpm_api import Error, InvalidRequest, Mode, Notice, OutputFormat, Rendering, Sampler
 from ddpm_api.render import JSON, Kind, Offer
 from ddpm_core import events
 from ddpm_core.engine import Busy
@@ -28,14 +28,14 @@ from ddpm_core.errors import InvalidInput
 from ddpm_core.gate import Judgement
 from ddpm_core.plan import make_plan
 from handlers.answer import About, Answer, describe_target
-from handlers.intake import Arrival, over_grpc, read, request_id
+from handlers.intake import Arrival, asks_to_describe, over_grpc, read, request_id
 from handlers.loading import load_engine
 from handlers.meters import Meters, device_memory, host_memory
 from handlers.settings import read_settings
 
 log = logging.getLogger(__name__)
 
-_REFUSAL = Offer(Kind.JSON, JSON, OutputFormat.PNG)
+_DOCUMENT = Offer(Kind.JSON, JSON, OutputFormat.PNG)
 _FORGOTTEN = Error(code="unavailable", message="The service paused and gave this request up; it may be tried again.")
 _OUT_OF_TIME = Error(
     code="timeout", message="The answer took longer than a gRPC call may last here; HTTP has no such limit."
@@ -133,14 +133,31 @@ class Handler:
         """Admit a new request; whatever is wrong with it becomes its answer."""
         is_whole = over_grpc(headers)
         about = About(request_id(headers, key), *self._identity)
+        if asks_to_describe(headers):
+            answer = Answer(Rendering(_DOCUMENT), about, is_whole=True)
+            answer.describe(self._description())
+            return answer
         try:
             return self._admit(key, read(fields, headers), about, is_whole=is_whole)
         except Exception as problem:
-            answer = Answer(Rendering(_REFUSAL), about, is_whole=is_whole)
+            answer = Answer(Rendering(_DOCUMENT), about, is_whole=is_whole)
             error = _explain(problem)
             self._meters.count("ddpm_rejected_total", 1, error.code)
             answer.fail(error)
             return answer
+
+    def _description(self) -> dict[str, Any]:
+        """What the management API's `customized=true` tells: what this version is, and how it runs here."""
+        told = {"name", "version", "domain", "image_size", "channels", "prediction_type", "provenance", "figures"}
+        defaults = self.pipeline.bundle.manifest.defaults.model_dump(mode="json", exclude_none=True)
+        return self.pipeline.bundle.manifest.model_dump(mode="json", include=told) | {
+            "defaults": defaults,
+            "modes": list(Mode),
+            "samplers": list(Sampler),
+            "device": str(self.engine.denoiser.device),
+            "max_rows": self.engine.max_rows,
+            "requests": len(self._answers),
+        }
 
     def _admit(self, key: str, arrival: Arrival, about: About, *, is_whole: bool) -> Answer:
         request, rendering = arrival.request, arrival.rendering

@@ -34,6 +34,11 @@ def over_grpc(headers: Mapping[str, Any]) -> bool:
     return not any(isinstance(value, str) for value in headers.values())
 
 
+def asks_to_describe(headers: Mapping[str, Any]) -> bool:
+    """Whether TorchServe's management API asks for a description: this comes to the handler as a request."""
+    return header(headers, "describe") == "True"
+
+
 def read(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> Arrival:
     """Read a request.
 

@@ -27,6 +27,7 @@ import requests
 
 from ddpm_service.environment import set_defaults
 from ddpm_service.errors import ServiceError
+from ddpm_service.torchserve import java
 from ddpm_service.torchserve.api import Api
 from ddpm_service.torchserve.guard import GRACE
 from ddpm_service.torchserve.sockets import Sockets
@@ -170,6 +171,7 @@ class TorchServe:
         if metrics := properties.get("metrics_config"):
             properties["metrics_config"] = str(self._folder / metrics)
         config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
+        java.correct(temporary)
         command = [self._python, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
         command += ["--ts-config", str(config), "--model-store", str(self.model_store)]
         if logs := _LOG_CONFIG.search(properties.get("vmargs", "")):

@@ -119,3 +119,17 @@ def test_faces_are_told_at_once_without_generating(frontend, selfie):
     assert job.ended
     assert (len(job.json["target"]["faces"]), job.json["target"]["face"], job.json["images"]) == (1, 0, [])
     assert [warning["code"] for warning in job.json["warnings"]] == ["no_effect"]
+
+
+def test_a_describe_request_is_told_what_the_version_is_beside_running_ones(frontend):
+    running = frontend.json({"num_inference_steps": 3})
+    frontend.call()
+    asked = frontend.raw(b"", describe="True")
+    frontend.call()
+
+    assert asked.ended
+    assert (asked.status, asked.content_type) == (200, "application/json")
+    assert {"name": "toy", "image_size": 32, "channels": 3, "requests": 1}.items() <= asked.json.items()
+    assert "faithful" in asked.json["modes"]
+    frontend.finish(running)
+    assert running.status == 200
