@@ -46,6 +46,8 @@ def list_models(config: Config = _CONFIG) -> None:
             default = management.default(name)
             for served in management.describe(name):
                 state = "ready" if served.ready else "not ready" if served.workers else "no worker"
+                if len(served.workers) > 1:
+                    state += f" ({len(served.workers)} workers, which stall one another: `ddpm serve` keeps one)"
                 table.add_row(name, served.version, "yes" if served.version == default else "", state, served.archive)
         Console(soft_wrap=True).print(table)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from urllib3 import encode_multipart_formdata
 from ddpm_api import EndEvent, Error, ErrorBody, ErrorEvent, Event, GenerateRequest, parse_event
 from ddpm_service.torchserve.api import Api
 from ddpm_service.torchserve.board import Board, ModelState, State
+from ddpm_service.torchserve.pulse import Key, Pulse
 
 _ACCEPT = "application/x-ndjson"
 _CONNECT_SECONDS = 5.0
@@ -53,14 +55,17 @@ class TorchServeBackend:
 
     Args:
         url: where it answers predictions, such as `http://127.0.0.1:8080` or `unix:/path`.
-        board: what it serves; a version that stops being ready fails its running requests.
+        board: what it serves; a version that is lost fails its running requests.
+        pulse: told of the signs of life of each version.
     """
 
-    def __init__(self, url: str, board: Board) -> None:
+    def __init__(self, url: str, board: Board, pulse: Pulse) -> None:
         self._api = Api(url)
         self._board = board
+        self._pulse = pulse
         self._session: aiohttp.ClientSession | None = None
-        self._open: dict[tuple[str, str], set[aiohttp.ClientResponse]] = defaultdict(set)
+        # What ends a running request: before its answer has begun, and then.
+        self._open: dict[Key, set[Callable[[], None]]] = defaultdict(set)
 
     def models(self) -> Mapping[str, ModelState]:
         """Every model and version with its state."""
@@ -72,12 +77,13 @@ class TorchServeBackend:
 
     def end_lost(self) -> None:
         """End the running requests of versions that died; called in the event loop after a change of the board."""
-        for (name, version), responses in list(self._open.items()):
+        for (name, version), ends in list(self._open.items()):
             model = self._board.models().get(name)
             now = model.versions.get(version) if model else None
-            if now is None or now.state not in {State.READY, State.LEAVING}:
-                for response in list(responses):
-                    response.close()
+            # What is silent may answer yet.
+            if now is None or now.state not in {State.READY, State.SILENT, State.LEAVING}:
+                for end in list(ends):
+                    end()
 
     async def close(self) -> None:
         """Give up everything that runs."""
@@ -93,22 +99,25 @@ class TorchServeBackend:
             yield ErrorEvent(error=found)
             return
         broke_off = _error("unavailable", "The model's worker broke off; ask again.")
+        key = (model, found)
         try:
-            async with self._post(model, found, request, request_id, progress=progress) as response:
-                if response.status != 200:
-                    yield ErrorEvent(error=await _refusal(response))
-                    return
-                running = self._open[model, found]
-                running.add(response)
+            with self._pulse.asked(key) as answered:
+                response = await self._begun(key, self._post(model, found, request, request_id, progress=progress))
+                answered()
+                running = self._open[key]
+                running.add(response.close)
                 try:
-                    async with aclosing(_lines(response.content)) as lines:
+                    if response.status != 200:
+                        yield ErrorEvent(error=await _refusal(response))
+                        return
+                    async with aclosing(_lines(response.content, answered)) as lines:
                         async for line in lines:
                             event = parse_event(line)
                             yield event
                             if isinstance(event, EndEvent | ErrorEvent):
                                 return
                 finally:
-                    running.discard(response)
+                    running.discard(response.close)
                     # Read to its end, the connection serves the next request; else this closes it: the cancel.
                     response.release()
         except (TimeoutError, aiohttp.ServerTimeoutError):
@@ -116,6 +125,31 @@ class TorchServeBackend:
         except (aiohttp.ClientError, ValueError):
             pass
         yield ErrorEvent(error=broke_off)
+
+    async def _begun(self, key: Key, answer: Awaitable[aiohttp.ClientResponse]) -> aiohttp.ClientResponse:
+        """The beginning of an answer.
+
+        Raises:
+            ClientError: it does not come: its version is lost, or the connection.
+            TimeoutError: it does not come in time.
+        """
+        now = asyncio.get_running_loop().time
+        try:
+            async with asyncio.timeout(None) as waiting:
+
+                def end() -> None:
+                    if not waiting.expired():
+                        waiting.reschedule(now())
+
+                self._open[key].add(end)
+                try:
+                    return await answer
+                finally:
+                    self._open[key].discard(end)
+        except TimeoutError:
+            if waiting.expired():
+                raise aiohttp.ClientConnectionError from None
+            raise
 
     def _find(self, name: str, version: str | None) -> str | Error:
         """The version to ask, or why it cannot be asked."""
@@ -192,10 +226,11 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
-    """The whole lines of a stream that are not blank; a last one without its end is dropped."""
+async def _lines(content: aiohttp.StreamReader, came: Callable[[], None]) -> AsyncGenerator[bytes, None]:
+    """The whole lines of a stream that are not blank; a last one without its end is dropped. All that comes is told."""
     rest = b""
     async for chunk in content.iter_any():
+        came()
         *whole, rest = (rest + chunk).split(b"\n") if b"\n" in chunk else [rest + chunk]
         if len(rest) > _LONGEST_LINE:
             raise ValueError("a line is too long")

@@ -36,6 +36,8 @@ class Door:
     settings: Settings
     host: str = "127.0.0.1"
     """The address that is listened on."""
+    models_directory: str = "model_store"
+    """The name of the folder that the archives lie in."""
 
     @property
     def ready(self) -> bool:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
 from ddpm_api import ApiError
+from ddpm_service.gateway import pico
 from ddpm_service.gateway.door import Door, door_of
 from ddpm_service.page import CSP, FILES
 
@@ -75,11 +76,6 @@ def _models(door: Door) -> dict[str, Any]:
     models = list(door.board.models().values())
     state: dict[str, Any] = {
         "model_loaded": door.ready and bool(models),
-        "models_available": len(models),
         "models": [model.name for model in models],
     }
-    if models:
-        bundle = models[0].versions[models[0].default].manifest
-        size = bundle.get("image_size")
-        state |= {"image_size": [size, size] if size else None, "channels": bundle.get("channels")}
-    return state
+    return state | pico.about(door)

@@ -26,11 +26,14 @@ from ddpm_service.gateway.logs import log
 from ddpm_service.gateway.metrics import Metrics, VersionMetrics, metrics_app
 from ddpm_service.gateway.settings import Settings
 from ddpm_service.torchserve.board import Board
+from ddpm_service.torchserve.pulse import Pulse
 from ddpm_service.torchserve.supervise import Supervisor
 
 _LOOK_SECONDS = 0.1
 # Requests that found a version before it was taken off the board have a place by then.
 _SETTLE_SECONDS = 0.3
+# One signal may arrive twice: `make` passes on to its children what their whole group has got already.
+_TWICE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Options:
 
 
 def serve(options: Options, settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; running requests finish, a second signal cuts them. No process is left.
+    """Serve until SIGTERM or SIGINT; running requests finish, a second signal later cuts them. No process is left.
 
     Raises:
         ServiceError: it cannot start, or has failed for good.
@@ -70,10 +73,11 @@ async def _serve(options: Options, settings: Settings) -> None:
             time.sleep(_LOOK_SECONDS)
 
     lines = {"max_request_size": str(settings.longest_upstream)}
-    supervisor = Supervisor(options.config, options.models, lines, board=board, drain=drain_version)
-    backend = TorchServeBackend(supervisor.server.inference_url, board)
+    pulse = Pulse()
+    supervisor = Supervisor(options.config, options.models, lines, board=board, drain=drain_version, pulse=pulse)
+    backend = TorchServeBackend(supervisor.server.inference_url, board, pulse)
     gate = Gate(backend, limits, tokens, metrics)
-    door = Door(gate, board, settings, options.host)
+    door = Door(gate, board, settings, options.host, supervisor.server.model_store.name)
     metrics.ready.set_function(lambda: door.ready)
     VersionMetrics(board, metrics)
     board.listen(lambda: _in_loop(loop, backend.end_lost))
@@ -124,15 +128,18 @@ def _in_loop(loop: asyncio.AbstractEventLoop, do: Callable[[], None]) -> None:
 
 
 class _Signals:
-    """SIGTERM and SIGINT: the first one asks, the second one insists."""
+    """SIGTERM and SIGINT: the first one asks, one that comes a second or more later insists."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.first: asyncio.Future[None] = loop.create_future()
         self.second: asyncio.Future[None] = loop.create_future()
+        self._clock, self._asked = loop.time, 0.0
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._came)
 
     def _came(self) -> None:
-        wanted = self.second if self.first.done() else self.first
-        if not wanted.done():
-            wanted.set_result(None)
+        if not self.first.done():
+            self._asked = self._clock()
+            self.first.set_result(None)
+        elif not self.second.done() and self._clock() - self._asked >= _TWICE_SECONDS:
+            self.second.set_result(None)

@@ -89,7 +89,7 @@ class VersionMetrics:
 
     def __init__(self, board: Board, metrics: Metrics) -> None:
         self._board, self._metrics = board, metrics
-        self._ready: set[tuple[str, str]] = set()
+        self._usable: set[tuple[str, str]] = set()
         self._restarts = Counter(
             "ddpm_gateway_restarts_total",
             "Times that a version lost its worker, or TorchServe as a whole",
@@ -119,11 +119,11 @@ class VersionMetrics:
             for name, model in models.items()
             for version, standing in model.versions.items()
         }
-        for key in self._ready:
+        for key in self._usable:
             if states.get(key) is State.LOADING:
                 self._restarts.labels(*key).inc()
-        self._ready = {key for key, state in states.items() if state is State.READY}
-        for key in self._ready:
+        self._usable = {key for key, state in states.items() if state in {State.READY, State.SILENT}}
+        for key in self._usable:
             self._restarts.labels(*key)  # shown as 0 from the start, as `Metrics.show` does
 
 

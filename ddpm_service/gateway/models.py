@@ -14,6 +14,7 @@ from ddpm_service.gateway.door import Door, door_of
 from ddpm_service.torchserve.board import ModelState, State, VersionState
 
 router = APIRouter(tags=["models"], responses={401: {"model": ErrorBody}})
+NO_MODEL = "none is served"
 _MISSING: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody}}
 
 
@@ -54,7 +55,7 @@ def find_model(door: Door, name: str) -> ModelState:
     """
     found = door.board.models().get(name)
     if found is None:
-        known = ", ".join(door.board.models()) or "none is served"
+        known = ", ".join(door.board.models()) or NO_MODEL
         message = "There is no such model."
         raise ApiError(Error(code="not_found", message=message, field="model", given=name, allowed=known))
     return found

@@ -13,10 +13,10 @@ from ddpm_api import Error, InvalidRequest, Result, parse_json
 from ddpm_api.errors import shown_name
 from ddpm_service.gateway.answer import Whole
 from ddpm_service.gateway.documented import ERRORS
-from ddpm_service.gateway.door import Order, door_of
-from ddpm_service.gateway.models import find_model
+from ddpm_service.gateway.door import Door, Order, door_of
+from ddpm_service.gateway.models import NO_MODEL, find_model
 from ddpm_service.gateway.reading import JSON, media_type, named_as, read_json, unsupported
-from ddpm_service.torchserve.board import ModelState
+from ddpm_service.torchserve.board import ModelState, State
 
 router = APIRouter(tags=["compatible"], responses={401: ERRORS[401]})
 _BODY: dict[str, Any] = {
@@ -35,7 +35,7 @@ _BODY: dict[str, Any] = {
                             "description": "the model's own width and height",
                         },
                         "channels": {"type": "integer", "description": "the model's own"},
-                        "num_steps": {"type": "integer", "minimum": 1},
+                        "num_steps": {"type": "integer", "minimum": 1, "default": 50},
                         "seed": {"type": "integer", "minimum": -1},
                     },
                 },
@@ -44,6 +44,7 @@ _BODY: dict[str, Any] = {
         },
     }
 }
+_USUAL_STEPS = 50
 _KNOWN = ("model", "image_size", "channels", "num_steps", "seed")
 
 
@@ -52,10 +53,7 @@ async def models(request: Request) -> dict[str, Any]:
     """The models by name, with their archives."""
     door = door_of(request)
     door.gate.identify(request.headers.get("authorization"))
-    listed = [
-        {"name": model.name, "version": model.default, **_archive(model.versions[model.default].archive)}
-        for model in door.board.models().values()
-    ]
+    listed = [_listed(model) for model in door.board.models().values()]
     return {"status": "success", "models": listed, "count": len(listed)}
 
 
@@ -69,7 +67,24 @@ async def config(request: Request) -> dict[str, Any]:
         | {"version": model.default, "defaults": _bundle(model).get("defaults", {})}
         for model in door.board.models().values()
     }
-    return {"status": "success", "models": described, "limits": door.settings.model_dump()}
+    kept = [
+        model.name
+        for model in door.board.models().values()
+        if any(version.state in {State.READY, State.SILENT, State.LEAVING} for version in model.versions.values())
+    ]
+    own = about(door)
+    return {
+        "status": "success",
+        "device": own["device"],
+        "cache_enabled": own["cache_enabled"],
+        "cache_info": {"cached_models": len(kept), "model_names": kept},
+        "models_directory": door.models_directory,
+        "models_available": own["models_available"],
+        "default_image_size": own["image_size"],
+        "default_channels": own["channels"],
+        "models": described,
+        "limits": door.settings.model_dump(),
+    }
 
 
 @router.post("/generate", responses=ERRORS, response_class=Response, openapi_extra=_BODY)
@@ -87,9 +102,26 @@ async def generate(request: Request) -> Response:
     return await door_of(request).serve(request, order)
 
 
+def about(door: Door) -> dict[str, Any]:
+    """What those routes say of the service: the size and device are those of the first model."""
+    models = list(door.board.models().values())
+    first = models[0].versions[models[0].default] if models else None
+    return {
+        "models_available": len(models),
+        "device": first.device if first else None,
+        "cache_enabled": True,  # a model stays loaded
+        "image_size": _size(models[0]) if models else None,
+        "channels": first.manifest.get("channels") if first else None,
+    }
+
+
 def error_body(error: Error) -> bytes:
     """An error with the status and message of those routes, ours beside them."""
-    return json.dumps({"status": "error", "message": error.message, "error": error.model_dump()}).encode()
+    document: dict[str, Any] = {"status": "error", "message": error.message}
+    if error.code == "not_found" and error.field == "model":
+        known = [] if error.allowed == NO_MODEL else (error.allowed or "").split(", ")
+        document |= {"message": f'Model "{error.given}" not found', "available_models": known}
+    return json.dumps(document | {"error": error.model_dump()}).encode()
 
 
 def _order(request: Request, given: dict[str, Any]) -> Order:
@@ -108,7 +140,7 @@ def _order(request: Request, given: dict[str, Any]) -> Order:
         if own is not None and field in given and given[field] != own:
             message = f"The model {name} has {field} {own} and no other."
             raise InvalidRequest("unknown_value", message, field=field, given=given[field], allowed=str(own))
-    fields = {"num_inference_steps": given.get("num_steps"), "seed": given.get("seed")}
+    fields = {"num_inference_steps": given.get("num_steps", _USUAL_STEPS), "seed": given.get("seed")}
     with named_as({"num_inference_steps": "num_steps"}):
         asked = parse_json({key: value for key, value in fields.items() if value is not None})
     return Order(name, None, asked, Whole(partial(_picture, model), error_body))
@@ -123,8 +155,16 @@ def _size(model: ModelState) -> list[int] | None:
     return None if side is None else [side, side]
 
 
-def _archive(archive: str) -> dict[str, str]:
-    return {"path": archive, "extension": Path(archive).suffix}
+def _listed(model: ModelState) -> dict[str, Any]:
+    """A model by the archive of its default version; the size is in MiB."""
+    version = model.versions[model.default]
+    return {
+        "name": model.name,
+        "version": model.default,
+        "path": version.archive,
+        "extension": Path(version.archive).suffix,
+        "size_mb": round(version.size / 2**20, 2),
+    }
 
 
 def _picture(model: ModelState, result: Result) -> dict[str, Any]:

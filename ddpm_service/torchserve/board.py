@@ -14,6 +14,7 @@ class State(StrEnum):
 
     LOADING = "loading"
     READY = "ready"
+    SILENT = "silent"  # has a worker, which answers nobody
     FAILED = "failed"
     UNLOADED = "unloaded"
     LEAVING = "leaving"
@@ -23,13 +24,16 @@ class State(StrEnum):
 class VersionState:
     """One version: its archive, where it stands, and why it failed if it did.
 
-    `manifest` is its `bundle.json`, empty when the archive cannot be read.
+    `manifest` is its `bundle.json`, empty when the archive cannot be read; `size` are the archive's bytes;
+    `device` is what its worker runs on, `cuda` or `cpu`, None before the first one was seen.
     """
 
     archive: str
     state: State
     reason: str | None = None
     manifest: Mapping[str, Any] = field(default_factory=dict)
+    size: int = 0
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,12 @@ class Board:
         model = self._models.get(name)
         if model is not None and version in model.versions:
             self.put(name, version, replace(model.versions[version], state=state, reason=reason))
+
+    def runs_on(self, name: str, version: str, device: str) -> None:
+        """Say what the worker of a version that is on the board runs on."""
+        model = self._models.get(name)
+        if model is not None and version in model.versions:
+            self.put(name, version, replace(model.versions[version], device=device))
 
     def answer(self, name: str, version: str) -> None:
         """Let a version answer when none is named."""

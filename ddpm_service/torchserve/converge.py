@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import requests
 
@@ -27,6 +28,13 @@ class Report:
 
     done: list[str] = field(default_factory=list)
     failed: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+class Deviation(NamedTuple):
+    """How a version is served otherwise than wanted, and whether it answers nobody by that."""
+
+    how: str
+    lost: bool
 
 
 class Converger:
@@ -79,6 +87,25 @@ class Converger:
         self._forget(desired)
         return report
 
+    def deviations(self, name: str, model: DesiredModel) -> dict[str, Deviation]:
+        """Where what TorchServe serves of a model is not what is wanted, by version. A dead worker is none.
+
+        Raises:
+            ManagementError: TorchServe cannot be asked.
+        """
+        served = {each.version: each for each in self._management.describe(name)}
+        found = {}
+        for version, wish in model.versions.items():
+            if version not in served:
+                found[version] = Deviation("it is not registered any more", lost=True)
+            elif (workers := len(served[version].workers)) != wish.workers:
+                how = f"it has {workers} {'worker' if workers == 1 else 'workers'} instead of {wish.workers}"
+                found[version] = Deviation(how, lost=not workers)
+        default = self._management.default(name)
+        if default in served and default != model.default:
+            found.setdefault(model.default, Deviation(f"{default} answers where no version is named", lost=False))
+        return found
+
     def _apply_model(self, name: str, model: DesiredModel, report: Report) -> None:
         # The default first: TorchServe lets the first that it gets answer for the model.
         ordered = sorted(model.versions.items(), key=lambda item: item[0] != model.default)
@@ -100,7 +127,11 @@ class Converger:
             self._management.set_default(name, model.default)
             self._note(report, f"{name}: {model.default} is the default now")
         self._board.answer(name, model.default)
-        unwanted = [served for served in self._management.describe(name) if served.version not in model.versions]
+        now = self._management.describe(name)
+        for served in now:
+            for worker in served.workers:
+                self._board.runs_on(name, served.version, "cuda" if worker.gpu else "cpu")
+        unwanted = [served for served in now if served.version not in model.versions]
         self._remove(name, unwanted, report)
 
     def _forget(self, desired: Desired) -> None:
@@ -117,14 +148,15 @@ class Converger:
         shown = model.versions.get(version) if model else None
         if shown is not None and shown.archive == wish.archive and shown.manifest:
             return
+        file = self._model_store / wish.archive
         try:
-            manifest = read_manifest(self._model_store / wish.archive)
-        except ArchiveError:
-            manifest = {}  # told when it is registered
-        self._board.put(name, version, VersionState(wish.archive, State.LOADING, manifest=manifest))
+            manifest, size = read_manifest(file), file.stat().st_size
+        except (ArchiveError, OSError):
+            manifest, size = {}, 0  # told when it is registered
+        self._board.put(name, version, VersionState(wish.archive, State.LOADING, manifest=manifest, size=size))
 
     def _ensure(self, name: str, version: str, wish: DesiredVersion, report: Report) -> None:
-        """Have the version registered with its archive and its workers; a new worker must make an image."""
+        """Have the version registered with its archive and its one worker or none; a new one must make an image."""
         served = self._served(name, version)
         if served is not None and served.archive != wish.archive:
             raise ServiceError(f"it is served from {served.archive}; give {wish.archive} a version of its own")
@@ -133,15 +165,18 @@ class Converger:
             self._say(f"{name} {version}: loading {wish.archive}")
             self._register(name, version, wish.archive)
             self._note(report, f"{name} {version}: registered {wish.archive}")
-        elif served.ready if wish.workers else not served.workers:
+        elif len(served.workers) == wish.workers and (served.ready or not wish.workers):
             return
         if wish.workers == 0:
             self._let_end(name, version)
             self._management.scale(name, version, 0)
             self._note(report, f"{name} {version}: unloaded")
             return
-        if served is not None and not served.workers:
+        if served is not None and len(served.workers) != 1:
             self._loading(name, version, lambda: self._management.scale(name, version, 1))
+            self._note(report, f"{name} {version}: has one worker")
+            if served.ready:
+                return
         self._wait_until_ready(name, version)
         try:
             probe(self._inference_url, name, version)
@@ -216,7 +251,7 @@ class Converger:
 
 
 def probe(inference_url: str, name: str, version: str, timeout: float = 120.0) -> None:
-    """Have a version make one image in one step: READY workers alone prove nothing.
+    """Have a version make one image in one step: READY workers alone prove nothing. To be full is to answer too.
 
     Raises:
         ServiceError: it did not, with its own words.
@@ -232,5 +267,5 @@ def probe(inference_url: str, name: str, version: str, timeout: float = 120.0) -
         images = answer.json().get("images") if answer.ok else None
     except (requests.RequestException, AttributeError) as error:
         raise ServiceError(f"it made no image: {type(error).__name__}") from error
-    if not images:
+    if not images and '"code":"busy"' not in answer.text:
         raise ServiceError(f"it made no image: HTTP {answer.status_code}: {answer.text[:300]}")

@@ -11,6 +11,8 @@ from ddpm_service.errors import ServiceError
 from ddpm_service.torchserve.api import Api
 
 _CONNECT_SECONDS = 5.0
+# On loopback, of what is known without a worker; a Java that is stopped or out of memory says nothing.
+_ANSWER_SECONDS = 10.0
 # Registering and scaling wait for the worker, whose loading may take `startupTimeout`.
 _LOAD_SECONDS = 660.0
 _PAGE = 100
@@ -35,6 +37,7 @@ class Worker:
     status: str
     pid: int
     memory: int
+    gpu: bool = False
 
     @property
     def ready(self) -> bool:
@@ -54,8 +57,8 @@ class ServedVersion:
 
     @property
     def ready(self) -> bool:
-        """Whether it has workers and all of them take requests."""
-        return bool(self.workers) and all(worker.ready for worker in self.workers)
+        """Whether a worker takes requests."""
+        return any(worker.ready for worker in self.workers)
 
 
 class Management:
@@ -83,7 +86,6 @@ class Management:
     def describe(self, name: str) -> list[ServedVersion]:
         """All versions of a model; none if there is no such model."""
         try:
-            # Never with customized=true: that starts an endless loop of handler calls.
             return [_served(version) for version in self._call("GET", f"/models/{name}/all")]
         except ManagementError as error:
             if error.status == requests.codes.not_found:
@@ -116,7 +118,9 @@ class Management:
         """Remove a version, cutting its running streams. The default goes last: while others exist that is refused."""
         self._call("DELETE", f"/models/{name}/{version}", timeout=_LOAD_SECONDS)
 
-    def _call(self, method: str, path: str, query: dict[str, str] | None = None, timeout: float = 30.0) -> Any:
+    def _call(
+        self, method: str, path: str, query: dict[str, str] | None = None, timeout: float = _ANSWER_SECONDS
+    ) -> Any:
         try:
             answer = self._api.request(method, path, params=query, timeout=(_CONNECT_SECONDS, timeout))
         except requests.RequestException as error:
@@ -137,7 +141,8 @@ def _served(described: dict[str, Any]) -> ServedVersion:
         version=described["modelVersion"],
         archive=described["modelUrl"],
         workers=tuple(
-            Worker(worker["status"], worker["pid"], worker["memoryUsage"]) for worker in described["workers"]
+            Worker(worker["status"], worker["pid"], worker["memoryUsage"], worker["gpu"])
+            for worker in described["workers"]
         ),
         retry_seconds=described["maxRetryTimeoutInSec"],
     )

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from ddpm_service.errors import ServiceError
 from ddpm_service.torchserve import desired
+from ddpm_service.torchserve.answers import Answers
 from ddpm_service.torchserve.board import Board, State
 from ddpm_service.torchserve.converge import Converger, probe
 from ddpm_service.torchserve.management import Management, ManagementError, ServedVersion
+from ddpm_service.torchserve.pulse import Key, Pulse
 from ddpm_service.torchserve.server import TorchServe
 from ddpm_service.torchserve.sockets import Sockets
 
 _WATCH_SECONDS = 1.0
 _LONGEST_PAUSE = 30.0
+# Looks in a row at which TorchServe says nothing, after which it is started again.
+_DEAF_LOOKS = 3
 # Restarts in a row without getting ready, after which the process ends and leaves it to who started it.
 _RESTARTS = 5
 
 log = logging.getLogger("ddpm")
+
+
+class _UnderWayError(Exception):
+    """Somebody else is changing what is served, and knows what he does."""
 
 
 class Supervisor:
@@ -35,6 +47,7 @@ class Supervisor:
         settings: lines that replace those of `config`.
         board: where the state of every version is kept.
         drain: waits until no request runs on (name, version), whose streams are about to be cut.
+        pulse: what those who ask the versions tell of their signs of life.
     """
 
     def __init__(
@@ -45,6 +58,7 @@ class Supervisor:
         *,
         board: Board,
         drain: Callable[[str, str], None],
+        pulse: Pulse,
     ) -> None:
         self._models = models
         # models.yaml decides what is loaded.
@@ -62,8 +76,11 @@ class Supervisor:
         )
         self._seen = b""
         self._wanted = desired.Desired()
-        self._unready_since: dict[tuple[str, str], float] = {}
-        self._given_up: set[tuple[str, str]] = set()
+        self._answers = Answers(board, pulse, partial(probe, self.server.inference_url))
+        self._unready_since: dict[Key, float] = {}
+        self._in_vain: set[Key] = set()
+        self._deaf = 0
+        self._given_up: set[Key] = set()
         self._troubles: set[str] = set()
         self._stop = threading.Event()
 
@@ -113,18 +130,38 @@ class Supervisor:
             self._restart()
             return
         troubles = set()
-        for look in (self._reread, self._watch_workers):
+        for look in (self._reread, self._keep, self._watch_workers):
             try:
                 look()
             except (desired.DesiredError, ManagementError) as error:
                 troubles.add(str(error))
+                if isinstance(error, ManagementError) and error.status is None:
+                    self._is_deaf(str(error))
+                    break
+        else:
+            self._deaf = 0
         # Each is told once while it lasts; where TorchServe died between two looks, the next one sees it.
         if self.server.running():
             for trouble in troubles - self._troubles:
                 log.error("%s", trouble)
         self._troubles = troubles
 
+    def _is_deaf(self, why: str) -> None:
+        """TorchServe says nothing: so nobody is known to answer."""
+        for name, model in self._board.models().items():
+            for version, standing in model.versions.items():
+                if standing.state is State.READY:
+                    self._answers.doubt((name, version), why)
+                    self._board.move(name, version, State.SILENT, why)
+        self._deaf += 1
+        if self._deaf >= _DEAF_LOOKS and self.server.running():
+            log.error("TorchServe does not answer and is stopped")
+            self.server.stop()
+
     def _restart(self) -> None:
+        self._deaf = 0
+        self._in_vain.clear()
+        self._unready_since.clear()
         self._lose("TorchServe has ended and is started again")
         for attempt in range(_RESTARTS):
             pause = min(2.0**attempt, _LONGEST_PAUSE)
@@ -150,6 +187,7 @@ class Supervisor:
                     self._board.remove(name, version)
                 else:
                     self._board.move(name, version, State.LOADING, why)
+                self._answers.forget((name, version))
 
     def _reread(self) -> None:
         """Apply models.yaml when it has changed, until that is done; a wrong one changes nothing."""
@@ -164,6 +202,29 @@ class Supervisor:
             self._seen, self._wanted = b"", wanted
             self._apply(starting=False)
         self._seen = text
+
+    def _keep(self) -> None:
+        """Undo what somebody did at TorchServe's own ports: models.yaml says what is served, once it is applied."""
+        if not self._seen:
+            return
+        found = {
+            (name, version): deviation
+            for name, model in self._wanted.models.items()
+            for version, deviation in self._converger.deviations(name, model).items()
+            if (name, version) not in self._given_up
+        }
+        if not found:
+            return
+        with suppress(_UnderWayError), desired.changing(self.server.model_store, self._under_way, shared=True):
+            for key, (how, lost) in found.items():
+                log.error("%s %s: %s; %s is applied again", *key, how, self._models)
+                if lost:
+                    self._answers.forget(key)
+                    self._board.move(*key, State.LOADING, how)
+            self._apply(starting=False)
+
+    def _under_way(self) -> None:
+        raise _UnderWayError
 
     def _later(self) -> None:
         raise desired.DesiredError(f"{self._models} has changed; it is applied after the change that is under way")
@@ -183,9 +244,15 @@ class Supervisor:
         if served.ready:
             if key in self._unready_since:
                 self._returned(key, label)
+            elif self._answers.look(key):
+                log.error("%s: its worker is killed, so that TorchServe starts another", label)
+                for worker in served.workers:
+                    with suppress(ProcessLookupError):
+                        os.kill(worker.pid, signal.SIGKILL)
             return
         if key not in self._unready_since:
             log.error("%s: its worker has died; TorchServe starts it again", label)
+            self._answers.forget(key)
             self._board.move(*key, State.LOADING, "its worker has died and is started again")
         since = self._unready_since.setdefault(key, now)
         # Its attempts to load last longer than its patience; after the last one no process is left.
@@ -200,12 +267,17 @@ class Supervisor:
         log.error("%s: %s", label, why)
 
     def _returned(self, key: tuple[str, str], label: str) -> None:
-        """A worker is back; its version is ready again when it has made an image."""
+        """A worker is back; its version is ready again when it has made an image. A second one in vain: TorchServe."""
         try:
-            probe(self.server.inference_url, *key)
+            probe(self.server.inference_url, *key, self._answers.patience(key))
         except ServiceError as error:
             log.error("%s: its worker is back, but %s", label, error)
+            if key in self._in_vain:
+                log.error("TorchServe is stopped: a new worker of %s did not help", label)
+                self.server.stop()
+            self._in_vain.add(key)
             return
+        self._in_vain.discard(key)
         del self._unready_since[key]
         self._board.move(*key, State.READY)
         log.info("%s: its worker is back", label)

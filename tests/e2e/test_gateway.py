@@ -177,8 +177,11 @@ def test_told_to_stop_it_finishes_what_runs_refuses_the_rest_and_leaves_nothing(
     answer = ending.stream(100)
     lines = answer.iter_lines()
     assert parse_event(next(lines)).event == "started"
+    # As when `make` passes on what its whole process group has got.
+    ending.process.send_signal(number)
     ending.process.send_signal(number)
     ending.wait("/readyz", 503, status="stopping")
+    ending.process.send_signal(number)
     refused = ending.generate()
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
     assert parse_event(list(lines)[-1]).event == "end"
@@ -193,6 +196,7 @@ def test_told_twice_it_cuts_what_runs(ending):
     assert parse_event(next(lines)).event == "started"
     ending.process.send_signal(signal.SIGTERM)
     ending.wait("/readyz", 503, status="stopping")
+    time.sleep(1)
     ending.process.send_signal(signal.SIGTERM)
     assert parse_event(list(lines)[-1]).event == "error"
     assert ending.process.wait(60) == 0

@@ -51,6 +51,7 @@ from ddpm_service.gateway.listener import Listener
 from ddpm_service.gateway.metrics import Metrics
 from ddpm_service.gateway.settings import Settings
 from ddpm_service.torchserve.board import Board, State, VersionState
+from ddpm_service.torchserve.pulse import Pulse
 
 MANIFEST = {
     "image_size": 8,
@@ -237,10 +238,10 @@ def open_house(tmp_path) -> Open:
             upstream.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
             board = Board()
             for script in SCRIPTS:
-                board.put(script, "1", VersionState(f"{script}_1.mar", State.READY, manifest=MANIFEST))
+                board.put(script, "1", VersionState(f"{script}_1.mar", State.READY, None, MANIFEST, 3 * 2**19))
             board.put("faces", "2", VersionState("faces_2.mar", State.FAILED, "ValueError: broken weights", MANIFEST))
             board.started()
-            backend = TorchServeBackend(upstream.url, board)
+            backend = TorchServeBackend(upstream.url, board, Pulse())
             stack.push_async_callback(backend.close)
             loop = asyncio.get_running_loop()
             board.listen(lambda: loop.call_soon_threadsafe(backend.end_lost))

@@ -61,6 +61,9 @@ async def test_the_root_is_the_page_for_a_browser_and_the_state_for_a_program(ho
     state = await document(house, "/")
     assert (state["status"], state["model_loaded"], state["tokens_needed"]) == ("online", True, False)
     assert (state["image_size"], state["channels"]) == ([8, 8], 3)
+    assert (state["models_available"], state["device"], state["cache_enabled"]) == (len(state["models"]), None, True)
+    house.board.runs_on("faces", "1", "cuda")
+    assert (await document(house, "/"))["device"] == "cuda"
     async with house.client.get("/", headers={"Accept": "text/html,*/*;q=0.8"}) as response:
         page = await response.text()
         assert response.content_type == "text/html"
@@ -75,8 +78,14 @@ async def test_the_earlier_generators_models_and_config(house):
     listed = await document(house, "/models")
     assert (listed["status"], listed["count"]) == ("success", len(listed["models"]))
     first = listed["models"][0]
-    assert first == {"name": "faces", "version": "1", "path": "faces_1.mar", "extension": ".mar"}
+    archive = {"path": "faces_1.mar", "extension": ".mar", "size_mb": 1.5}
+    assert first == {"name": "faces", "version": "1", **archive}
     config = await document(house, "/config")
+    names = [model["name"] for model in listed["models"]]
+    assert config["cache_info"] == {"cached_models": len(names), "model_names": names}
+    assert (config["cache_enabled"], config["device"], config["models_available"]) == (True, None, len(names))
+    assert config["models_directory"] == "model_store"
+    assert (config["default_image_size"], config["default_channels"]) == ([8, 8], 3)
     assert config["models"]["faces"]["image_size"] == [8, 8]
     assert config["limits"]["max_open"] == house.door.settings.max_open
 
@@ -94,6 +103,14 @@ async def test_the_earlier_generators_generate(house):
     assert (answer["status"], answer["mode"], answer["model_used"]) == ("success", "model", "faces")
     assert (answer["image_size"], answer["channels"], answer["seed"]) == ([8, 8], 3, 5)
     assert house.upstream.requests[0].num_inference_steps == 4
+    await generate(house, {"model": "faces"})
+    assert house.upstream.requests[1].num_inference_steps == 50
+
+
+async def test_of_an_unknown_model_the_earlier_generator_says_which_there_are(house):
+    status, answer = await generate(house, {"model": "x"})
+    assert (status, answer["status"], answer["message"]) == (404, "error", 'Model "x" not found')
+    assert answer["available_models"] == list(house.board.models())
 
 
 @pytest.mark.parametrize(
@@ -115,7 +132,7 @@ async def test_the_earlier_generators_generate(house):
 async def test_the_earlier_generator_says_what_is_wrong_and_never_shows_another_picture(house, asked, expected):
     status, answer = await generate(house, {"model": "faces", **asked} if isinstance(asked, dict) else asked)
     assert (status, answer["status"]) == (expected, "error")
-    assert answer["message"] == answer["error"]["message"]
+    assert answer["message"]
     assert "image" not in answer
 
 

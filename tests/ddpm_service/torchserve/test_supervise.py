@@ -11,6 +11,7 @@ from ddpm_service.torchserve import supervise
 from ddpm_service.torchserve.board import Board
 from ddpm_service.torchserve.desired import changing
 from ddpm_service.torchserve.management import ManagementError
+from ddpm_service.torchserve.pulse import Pulse
 from ddpm_service.torchserve.supervise import Supervisor
 from tests.ddpm_service.torchserve.memory import Memory
 
@@ -26,7 +27,7 @@ class Supervised:
         (folder / "config.properties").touch()
         monkeypatch.setattr(supervise, "Management", lambda _: self.torchserve)
         self.supervisor = Supervisor(
-            folder / "config.properties", self.models, board=Board(), drain=lambda _name, _version: None
+            folder / "config.properties", self.models, board=Board(), drain=lambda _name, _version: None, pulse=Pulse()
         )
         monkeypatch.setattr(self.supervisor.server, "running", lambda: True)
         self.want("1.0")

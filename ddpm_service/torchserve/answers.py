@@ -1,0 +1,95 @@
+"""Whether versions answer: by what comes to their requests, and by requests of our own where there are none."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from ddpm_service.errors import ServiceError
+from ddpm_service.torchserve.board import Board, State
+from ddpm_service.torchserve.pulse import Key, Pulse
+
+# A version that nobody asks is asked by us, every so many times what that takes, within these bounds (seconds).
+_OWN_SHARE = 30.0
+_OWN_LEAST, _OWN_MOST = 3.0, 60.0
+# Seconds without a sign of life after which a version counts as silent: a worker gives one every 2 s to all who wait,
+# but never during a network call, so calls are allowed for. How long one lasts we know by our own requests.
+_SILENT_SECONDS = 5.0
+_CALLS = 8
+_UNKNOWN_CALL = 1.0
+# So many times as long, and it needs a new worker.
+_PATIENCE = 4.0
+
+log = logging.getLogger("ddpm")
+
+
+class Answers:
+    """Keeps a version's readiness at its answers: `ready` while they are recent, else `silent`.
+
+    Args:
+        board: where the state of every version is kept.
+        pulse: what those who ask tell of their signs of life.
+        ask: has (name, version) make one image in one step; raises ServiceError where it makes none.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self, board: Board, pulse: Pulse, ask: Callable[[str, str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._board, self._pulse, self._ask, self._clock = board, pulse, ask, clock
+        self._call_seconds: dict[Key, float] = {}
+        self._failed: dict[Key, str] = {}
+        self._silent_since: dict[Key, float] = {}
+        self._asking: dict[Key, object] = {}
+
+    def patience(self, key: Key) -> float:
+        """Seconds after which a version that is silent needs a new worker."""
+        return _PATIENCE * self._limit(key)
+
+    def look(self, key: Key) -> bool:
+        """Look at a version whose worker takes requests; return whether it needs another worker."""
+        now, silence = self._clock(), self._pulse.silence(key)
+        why = self._failed.get(key) or (f"no answer for {silence:.0f} s" if silence > self._limit(key) else None)
+        if why and key not in self._silent_since:
+            self._silent_since[key] = now
+            log.error("%s %s is silent: %s", *key, why)
+            self._board.move(*key, State.SILENT, why)
+        elif not why and self._silent_since.pop(key, None) is not None:
+            log.info("%s %s answers again", *key)
+            self._board.move(*key, State.READY)
+        seldom = min(max(_OWN_LEAST, _OWN_SHARE * self._call_seconds.get(key, 0.0)), _OWN_MOST)
+        if self._pulse.idle(key) > (0.0 if why else seldom) and key not in self._asking:
+            threading.Thread(target=self._ask_it, args=(key,), daemon=True).start()
+        return now - self._silent_since.get(key, now) > self.patience(key)
+
+    def doubt(self, key: Key, why: str) -> None:
+        """Take a version for silent, until it has answered a request of ours."""
+        self._failed[key] = why
+
+    def forget(self, key: Key) -> None:
+        """Begin anew, as a version does whose worker has died."""
+        for known in (self._failed, self._silent_since, self._asking):
+            known.pop(key, None)
+        self._pulse.forget(key)
+
+    def _limit(self, key: Key) -> float:
+        return _SILENT_SECONDS + _CALLS * self._call_seconds.get(key, _UNKNOWN_CALL)
+
+    def _ask_it(self, key: Key) -> None:
+        self._asking[key] = mark = object()
+        began = self._clock()
+        with self._pulse.asked(key) as answered:
+            try:
+                self._ask(*key)
+            except ServiceError as error:
+                # What was asked of a former worker says nothing of the next.
+                if self._asking.get(key) is mark:
+                    self._failed[key] = str(error)
+            else:
+                answered()
+                self._call_seconds[key] = self._clock() - began
+                self._failed.pop(key, None)
+        if self._asking.get(key) is mark:
+            del self._asking[key]
