@@ -21,11 +21,12 @@ from ddpm_api.events import (
 from ddpm_api.fields import Align, Box, Mode, OutputFormat, Sampler
 from ddpm_api.picture import contact_sheet, save_marked
 from ddpm_api.render import Kind, Rendering, choose
-from ddpm_api.request import GenerateRequest, parse_form, parse_json, parse_raw
+from ddpm_api.request import PICTURE_NAMES, GenerateRequest, parse_form, parse_json, parse_raw, unknown_field
 from ddpm_api.result import Result, ResultBuilder
 from ddpm_api.shapes import FoundFace, GeneratedImage, Notice, Target, Timing
 
 __all__ = [
+    "PICTURE_NAMES",
     "Align",
     "ApiError",
     "Box",
@@ -64,4 +65,5 @@ __all__ = [
     "save_marked",
     "to_ndjson",
     "to_sse",
+    "unknown_field",
 ]

@@ -14,6 +14,7 @@ Scalar = str | int | float | bool | None
 # A code that is not named here speaks of the request's content: 422.
 STATUS: dict[str, int] = {
     "malformed_json": 400,
+    "malformed_body": 400,
     "unauthorized": 401,
     "cross_site": 403,
     "not_found": 404,

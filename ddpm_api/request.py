@@ -5,7 +5,7 @@ What contradicts itself is refused; what merely has no effect is a warning on th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from types import NoneType
 from typing import Any, Self, get_args
@@ -39,6 +39,8 @@ from ddpm_api.fields import (
 )
 from ddpm_api.shapes import Notice
 
+PICTURE_NAMES = ("image", "image[]", "data", "body")
+"""What the picture's field may be called."""
 MAX_IMAGES = 16
 MAX_SEED = 2**32 - 1
 FACES = 5  # unless said, with a selfie
@@ -206,19 +208,19 @@ def _named(fields: Mapping[Any, Any]) -> dict[str, Any]:
     """The fields under their own names, an alias of the picture replaced."""
     named: dict[str, Any] = {}
     for given, content in fields.items():
-        name = "image" if given in {"data", "body"} else given
+        name = "image" if given in PICTURE_NAMES else given
         if name not in GenerateRequest.model_fields:
-            raise _unknown(given)
+            raise unknown_field(given, GenerateRequest.model_fields)
         if name in named:
-            raise InvalidRequest(
-                "conflict", "The picture is given twice.", field="image", allowed="image, data or body"
-            )
+            allowed = f"one of {', '.join(PICTURE_NAMES)}"
+            raise InvalidRequest("conflict", "The picture is given twice.", field="image", allowed=allowed)
         named[name] = content
     return named
 
 
-def _unknown(name: Any) -> InvalidRequest:
-    label, known = shown_name(name), [*GenerateRequest.model_fields]
+def unknown_field(name: Any, fields: Iterable[str]) -> InvalidRequest:
+    """The refusal of a field that is not among these."""
+    label, known = shown_name(name), [*fields]
     near = get_close_matches(label, known, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     message = f"There is no field {label}.{hint}"

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ddpm_api import GenerateRequest
+from ddpm_api import Event, GenerateRequest
 from ddpm_service.gateway.answer import EventAnswer, Renders
 from ddpm_service.gateway.gate import Gate
 from ddpm_service.gateway.reading import read_body
 from ddpm_service.gateway.settings import Settings
 from ddpm_service.torchserve.board import Board
+
+Through = Callable[[AsyncGenerator[Event, None]], AsyncGenerator[Event, None]]
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Order:
     version: str | None
     request: GenerateRequest
     rendering: Renders
+    through: Through | None = None
+    """What is done with the events before they are rendered."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class Door:
                 request.scope["state"]["request_id"],
                 progress=wanted.rendering.streams,
             )
+            if wanted.through is not None:
+                events = wanted.through(events)
             return EventAnswer(events, wanted.rendering, self.settings, held.pop_all())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,19 +24,29 @@ from ddpm_api import (
     Result,
     parse_form,
     parse_json,
+    unknown_field,
 )
 from ddpm_service.gateway.answer import Renders, Whole
 from ddpm_service.gateway.documented import ERRORS
 from ddpm_service.gateway.door import Order, door_of
-from ddpm_service.gateway.models import find_model
-from ddpm_service.gateway.reading import FORM, JSON, media_type, named_as, read_form, read_json, unsupported
+from ddpm_service.gateway.openai_fields import (
+    MOST_PARTIALS,
+    as_flag,
+    as_kinds,
+    as_partials,
+    idle,
+    read_document,
+    read_fields,
+    take_model,
+    take_size,
+)
+from ddpm_service.gateway.reading import FORM, JSON, form_parts, media_type, named_as, unsupported
 from ddpm_service.torchserve.board import ModelState
 
 router = APIRouter(prefix="/v1/images", tags=["openai"], responses=ERRORS)
 
 # Where our models take no number of calls from their bundle, guided faces need about so many.
 _USUAL_CALLS = 9
-_MOST_PARTIALS = 3
 # Accepted because every client sends them; what they ask for does not exist here.
 _IGNORED = (
     "prompt",
@@ -58,44 +68,40 @@ _OWN: dict[str, Any] = {
     "model": {"type": "string", "description": "a model's name; absent = the first of the list"},
     "prompt": {"type": "string", "description": "accepted and ignored, with a warning"},
     "n": {"type": "integer", "minimum": 1, "maximum": 16},
-    "size": {"type": "string", "description": "auto, or the model's own, such as 64x64"},
+    "size": {"type": "string", "description": "auto: the model's own; another is resized to, with a warning"},
     "stream": {"type": "boolean"},
-    "partial_images": {"type": "integer", "minimum": 0, "maximum": _MOST_PARTIALS},
+    "partial_images": {"type": "integer", "minimum": 0, "maximum": MOST_PARTIALS},
     "output_format": {"type": "string", "enum": ["png", "jpeg", "webp"]},
+    "response_format": {"type": "string", "enum": ["b64_json", "url"], "description": "url: a data: URL; absent: both"},
 }
-# The client sends null for what its user left out.
-_NULLABLE = {*_OWN, *_IGNORED, "mask", "background", "response_format"}
+_REFUSED = {"mask"}
 _FIELDS: dict[str, Any] = {
     **{name: {"anyOf": [schema, {"type": "null"}]} for name, schema in _OWN.items()},
     "seed": {"type": "integer", "description": "and all other fields of the contract"},
 }
 
 
-def _documented(media: str, fields: Mapping[str, Any], required: list[str], example: Any) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": "object", "properties": dict(fields)}
-    if required:
-        schema["required"] = required
-    content: dict[str, Any] = {"schema": schema}
-    if example is not None:
-        content["example"] = example
-    return {"requestBody": {"required": True, "content": {media: content}}}
+def _documented(bodies: Mapping[str, Mapping[str, Any]], required: list[str], example: Any) -> dict[str, Any]:
+    """The body of a route: by media type its fields."""
+    content: dict[str, Any] = {}
+    for media, fields in bodies.items():
+        schema = {"type": "object", "properties": dict(fields)} | ({"required": required} if required else {})
+        content[media] = {"schema": schema} | ({} if example is None else {"example": example})
+    return {"requestBody": {"required": True, "content": content}}
 
 
 @router.post(
     "/generations",
     response_class=Response,
-    openapi_extra=_documented(JSON, _FIELDS, [], {"prompt": "a face", "n": 2, "size": "auto", "seed": 7}),
+    openapi_extra=_documented({JSON: _FIELDS}, [], {"prompt": "a face", "n": 2, "size": "auto", "seed": 7}),
 )
 async def generations(request: Request) -> Response:
     """Faces from noise alone."""
 
     async def order(body: bytes) -> Order:
         if (media := media_type(request)) != JSON:
-            raise unsupported(media)
-        document = read_json(body)
-        if not isinstance(document, dict):
-            parse_json(document)  # which refuses it
-        return _order(request, document, guided=False)
+            raise unsupported(media, JSON)
+        return _order(request, await read_document(body), [], guided=False)
 
     return await door_of(request).serve(request, order)
 
@@ -103,18 +109,26 @@ async def generations(request: Request) -> Response:
 @router.post(
     "/edits",
     response_class=Response,
-    openapi_extra=_documented(FORM, {"image": {"type": "string", "format": "binary"}, **_FIELDS}, ["image"], None),
+    openapi_extra=_documented(
+        {
+            FORM: {"image": {"type": "string", "format": "binary"}, **_FIELDS},
+            JSON: {"image": {"type": "string", "description": "base64 or a data URL"}, **_FIELDS},
+        },
+        ["image"],
+        None,
+    ),
 )
 async def edits(request: Request) -> Response:
     """Faces that resemble the one in a picture."""
 
     async def order(body: bytes) -> Order:
-        if (media := media_type(request)) != FORM:
-            raise unsupported(media)
-        form = await read_form(request, body)
-        if not form:
-            parse_form(form)  # which refuses it
-        return _order(request, form, guided=True)
+        media, warnings = media_type(request), list[Notice]()
+        if media not in {FORM, JSON}:
+            raise unsupported(media, f"{FORM}, {JSON}")
+        if media == JSON:
+            return _order(request, await read_document(body), warnings, guided=True)
+        fields = read_fields(await form_parts(request, body), warnings)
+        return _order(request, fields, warnings, guided=True, parse=parse_form)
 
     return await door_of(request).serve(request, order)
 
@@ -129,83 +143,57 @@ def error_body(error: Error) -> bytes:
 
 @dataclass(frozen=True)
 class _Wish:
-    """What only OpenAI's routes know."""
+    """What only OpenAI's routes know: with which files the pictures come, and in which size."""
 
     stream: bool
     partial_images: int
     prefix: str
     size: str
+    kinds: tuple[str, ...]
     output_format: str
     warnings: tuple[Notice, ...]
 
 
-def _order(request: Request, document: Mapping[str, Any], *, guided: bool) -> Order:
-    given = {name: value for name, value in document.items() if not (value is None and name in _NULLABLE)}
-    models = door_of(request).board.models()
-    name = given.pop("model", next(iter(models), ""))
-    if not isinstance(name, str):
-        raise InvalidRequest("wrong_type", "model is not a text.", field="model", given=name, allowed=", ".join(models))
-    model = find_model(door_of(request), name)
-    size = _size(given.pop("size", "auto"), model)
-    stream = _flag(given.pop("stream", False))
-    partials = _partials(given.pop("partial_images", 0))
-    _refuse_what_is_not_made(given)
+def _order(
+    request: Request,
+    given: dict[str, Any],
+    warnings: list[Notice],
+    *,
+    guided: bool,
+    parse: Callable[[Any], GenerateRequest] = parse_json,
+) -> Order:
+    known = {*_OWN, *_IGNORED, *_REFUSED, "background", "response_format", *GenerateRequest.model_fields}
+    for name in given:
+        if name not in known:
+            raise unknown_field(name, sorted(known - _REFUSED))
+    if mask := _REFUSED & given.keys():
+        raise InvalidRequest("unknown_field", "Masks are not taken; the whole face is made anew.", field=mask.pop())
+    model = take_model(door_of(request), given, warnings)
+    size, through = take_size(given.pop("size", "auto"), model, warnings)
+    stream = as_flag(given.pop("stream", False))
+    partials = as_partials(given.pop("partial_images", 0))
+    if given.pop("background", "auto") not in ("", "auto", "opaque"):
+        warnings.append(idle("background", "pictures are opaque"))
+    kinds = as_kinds(given.pop("response_format", ""))
     if not isinstance(prompt := given.get("prompt", ""), str):
         raise InvalidRequest("wrong_type", "prompt is not a text.", field="prompt", given=prompt, allowed="a text")
     ignored = [field for field in _IGNORED if field in given and given.pop(field) not in ("", "auto")]
-    warnings = tuple(
-        Notice(code="no_effect", message=f"{field}: no effect, only the picture guides.") for field in ignored
-    )
+    warnings += [idle(field, "only the picture guides") for field in ignored]
     if "n" in given and "num_images" in given:
         raise InvalidRequest("conflict", "n and num_images are one.", field="n", allowed="one of them")
     own = {"num_images": "n"} if "n" in given else {}
     fields = {("num_images" if field == "n" else field): value for field, value in given.items()}
-    if "image[]" in fields:
-        fields["image"] = fields.pop("image[]")
-    fields.setdefault("num_images", "1" if guided else 1)
+    fields.setdefault("num_images", "1" if parse is parse_form else 1)
     with named_as(own):
-        asked = parse_form(fields) if guided else parse_json(fields)
+        asked = parse(fields)
     if guided and asked.image is None:
-        raise InvalidRequest("image_required", "There is no picture to edit.", field="image", allowed="a file")
+        raise InvalidRequest("image_required", "There is no picture to edit.", field="image", allowed="a picture")
     if stream and partials:
         asked = asked.model_copy(update={"preview_every": _every(asked, model, partials)})
     prefix = "image_edit" if guided else "image_generation"
-    wish = _Wish(stream, partials, prefix, size, asked.output_format.value, warnings)
-    return Order(name, None, asked, _Stream(wish) if stream else Whole(partial(_document, wish), error_body))
-
-
-def _size(given: Any, model: ModelState) -> str:
-    side = model.versions[model.default].manifest.get("image_size")
-    own = f"{side}x{side}"
-    if side and given not in ("auto", own):
-        message = f"The model {model.name} makes pictures of {own} only."
-        raise InvalidRequest("unknown_value", message, field="size", given=given, allowed=f"auto, {own}")
-    return own
-
-
-def _flag(given: Any) -> bool:
-    known = {True: True, False: False, "true": True, "false": False}
-    if not isinstance(given, bool | str) or given not in known:
-        raise InvalidRequest("wrong_type", "stream is neither true nor false.", field="stream", given=given)
-    return known[given]
-
-
-def _partials(given: Any) -> int:
-    text = str(given) if isinstance(given, int | str) and not isinstance(given, bool) else ""
-    if text not in {str(number) for number in range(_MOST_PARTIALS + 1)}:
-        allowed = f"0..{_MOST_PARTIALS}"
-        message = f"partial_images is not in {allowed}."
-        raise InvalidRequest("out_of_range", message, field="partial_images", given=given, allowed=allowed)
-    return int(text)
-
-
-def _refuse_what_is_not_made(given: dict[str, Any]) -> None:
-    if "mask" in given:
-        raise InvalidRequest("unknown_field", "Masks are not taken; the whole face is made anew.", field="mask")
-    for name, allowed in {"response_format": "b64_json", "background": "opaque"}.items():
-        if (value := given.pop(name, allowed)) not in (allowed, "auto"):
-            message = f"{name} can be {allowed} only."
-            raise InvalidRequest("unknown_value", message, field=name, given=value, allowed=allowed)
+    wish = _Wish(stream, partials, prefix, size, kinds, asked.output_format.value, tuple(warnings))
+    rendering = _Stream(wish) if stream else Whole(partial(_answer, wish), error_body)
+    return Order(model.name, None, asked, rendering, through)
 
 
 def _every(asked: GenerateRequest, model: ModelState, partials: int) -> int:
@@ -215,12 +203,18 @@ def _every(asked: GenerateRequest, model: ModelState, partials: int) -> int:
     return max(1, math.ceil(calls / (partials + 1)))
 
 
-def _document(wish: _Wish, result: Result) -> dict[str, Any]:
+def _answer(wish: _Wish, result: Result) -> dict[str, Any]:
     """The whole answer."""
     notices = (*wish.warnings, *result.warnings)
+    pictures = [
+        {"b64_json": image.b64_json, "url": f"data:{image.content_type};base64,{image.b64_json}", "seed": image.seed}
+        for image in result.images
+    ]
     return {
         "created": result.created,
-        "data": [{"b64_json": image.b64_json, "seed": image.seed} for image in result.images],
+        "data": [
+            {name: value for name, value in picture.items() if name in (*wish.kinds, "seed")} for picture in pictures
+        ],
         "background": "opaque",
         "output_format": wish.output_format,
         "size": wish.size,

@@ -9,8 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from ddpm_api import Error, InvalidRequest, Result, parse_json
-from ddpm_api.errors import shown_name
+from ddpm_api import Error, InvalidRequest, Result, parse_json, unknown_field
 from ddpm_service.gateway.answer import Whole
 from ddpm_service.gateway.documented import ERRORS
 from ddpm_service.gateway.door import Door, Order, door_of
@@ -93,7 +92,7 @@ async def generate(request: Request) -> Response:
 
     async def order(body: bytes) -> Order:
         if body and (media := media_type(request)) != JSON:
-            raise unsupported(media)
+            raise unsupported(media, JSON)
         document = read_json(body) if body else {}
         if not isinstance(document, dict):
             parse_json(document)  # which refuses it
@@ -127,9 +126,7 @@ def error_body(error: Error) -> bytes:
 def _order(request: Request, given: dict[str, Any]) -> Order:
     door = door_of(request)
     if unknown := next((name for name in given if name not in _KNOWN), None):
-        raise InvalidRequest(
-            "unknown_field", "There is no such field.", field=shown_name(unknown), allowed=", ".join(_KNOWN)
-        )
+        raise unknown_field(unknown, _KNOWN)
     known = door.board.models()
     name = given.get("model", next(iter(known)) if len(known) == 1 else None)
     if not isinstance(name, str):

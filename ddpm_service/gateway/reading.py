@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from ddpm_api import ApiError, Error, GenerateRequest, InvalidRequest, parse_form, parse_json, parse_raw
 from ddpm_api.errors import shown_name
 from ddpm_service.gateway.limits import Limits, too_large
+from ddpm_service.gateway.parts import read_parts
 from ddpm_service.gateway.settings import Settings
 
 JSON = "application/json"
@@ -30,17 +29,21 @@ _LONG_BODY = 2**20
 _LONGEST_URLENCODED = 2**16
 _MOST_VALUES = 10_000
 _MOST_FIELDS = 64
+_CODINGS = {"", "identity", "gzip", "x-gzip", "deflate"}
+_GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 
 T = TypeVar("T")
 
 
 async def read_body(request: Request, limits: Limits, settings: Settings, held: ExitStack) -> bytes:
-    """The whole body; the memory for it is counted until `held` closes.
+    """The whole body, decompressed; the memory for it is counted until `held` closes.
 
     Raises:
-        ApiError: too long, too slow (`upload_timeout`), or too much is held already.
+        ApiError: compressed in a way that is not taken, too long, too slow (`upload_timeout`), or too much is held
+            already.
         ClientDisconnect: the client left.
     """
+    coding = _coding(request)
     announced = request.headers.get("content-length")
     upload = held.enter_context(limits.upload(int(announced) if announced else 0))
     body = bytearray()
@@ -55,7 +58,37 @@ async def read_body(request: Request, limits: Limits, settings: Settings, held: 
         allowed = f"{settings.upload_seconds:g} seconds"
         message = "The request's body did not arrive in time."
         raise ApiError(Error(code="upload_timeout", message=message, allowed=allowed)) from None
-    return bytes(body)
+    if not coding:
+        return bytes(body)
+    plain = await aside(body, lambda: _decompressed(body, settings.max_bytes))
+    upload.settle(len(plain))
+    return plain
+
+
+def _coding(request: Request) -> str:
+    """How the body is compressed, "" for not."""
+    coding = request.headers.get("content-encoding", "").strip().lower()
+    if coding not in _CODINGS:
+        message = "The body is compressed in a way that is not taken."
+        allowed = "gzip, deflate, or none"
+        raise InvalidRequest("unsupported_media_type", message, field="Content-Encoding", given=coding, allowed=allowed)
+    return "" if coding == "identity" else coding
+
+
+def _decompressed(body: bytes | bytearray, most: int) -> bytes:
+    """What was compressed by gzip or deflate, with or without zlib's head; nothing beyond so many bytes is made."""
+    for bits in (_GZIP_OR_ZLIB, -zlib.MAX_WBITS):
+        decoder = zlib.decompressobj(bits)
+        try:
+            plain = decoder.decompress(body, most + 1)
+        except zlib.error:
+            continue
+        if len(plain) > most:
+            raise too_large(len(plain), most)
+        if decoder.eof:
+            return plain
+    message = "The body is not what its Content-Encoding says, or not whole."
+    raise InvalidRequest("malformed_body", message, field="Content-Encoding")
 
 
 async def read_request(request: Request, body: bytes) -> GenerateRequest:
@@ -97,15 +130,12 @@ async def read_form(request: Request, body: bytes) -> dict[str, str | bytes]:
     Raises:
         InvalidRequest: a field is given twice.
     """
-    try:
-        form = await _InMemory(request.headers, _once(body), max_files=_MOST_FIELDS, max_fields=_MOST_FIELDS).parse()
-    except (MultiPartException, KeyError):
-        return {}
-    try:
-        fields = single(form.multi_items())
-        return {name: await each.read() if isinstance(each, UploadFile) else each for name, each in fields.items()}
-    finally:
-        await form.close()
+    return single(await form_parts(request, body))
+
+
+async def form_parts(request: Request, body: bytes) -> list[tuple[str, str | bytes]]:
+    """The parts of a multipart form in their order, as `read_parts` gives them."""
+    return await aside(body, lambda: read_parts(request.headers["content-type"], body))
 
 
 def single(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
@@ -137,7 +167,7 @@ def named_as(names: Mapping[str, str]) -> Iterator[None]:
         raise ApiError(error.model_copy(update={"field": own, "message": message})) from None
 
 
-async def aside(body: bytes, parse: Callable[[], T]) -> T:
+async def aside(body: bytes | bytearray, parse: Callable[[], T]) -> T:
     """Parse here, or in a thread where it would take long."""
     return parse() if len(body) < _LONG_BODY else await asyncio.to_thread(parse)
 
@@ -147,32 +177,19 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def unsupported(media: str, hint: str = "") -> InvalidRequest:
-    """The refusal of a content type."""
+def unsupported(media: str, allowed: str, hint: str = "") -> InvalidRequest:
+    """The refusal of a content type, by a route that takes others."""
     message = f"This content type is not taken.{hint}"
-    return InvalidRequest("unsupported_media_type", message, field="Content-Type", given=media, allowed=TAKEN)
+    return InvalidRequest("unsupported_media_type", message, field="Content-Type", given=media, allowed=allowed)
 
 
 def _read_urlencoded(body: bytes) -> dict[str, str]:
     """The fields of a form without files; a picture sent as one, the usual slip with curl, is told how to mend it."""
     if len(body) > _LONGEST_URLENCODED or not body.isascii():
         hint = " With curl, send -F image=@FILE, or --data-binary @FILE -H 'Content-Type: image/jpeg'."
-        raise unsupported(URLENCODED, hint)
+        raise unsupported(URLENCODED, TAKEN, hint)
     try:
         pairs = parse_qsl(body.decode("ascii"), strict_parsing=True, max_num_fields=_MOST_FIELDS)
     except ValueError:
         return {}
     return single(pairs)
-
-
-class _InMemory(MultiPartParser):
-    """Starlette's parser, which must never write a face into a temporary file; the body is bounded already."""
-
-    spool_max_size = sys.maxsize
-
-    def __init__(self, *parts: Any, **settings: Any) -> None:
-        super().__init__(*parts, max_part_size=sys.maxsize, **settings)
-
-
-async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
-    yield body

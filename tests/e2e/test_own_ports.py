@@ -9,6 +9,8 @@ import pytest
 import requests
 
 from ddpm_api import parse_event
+from ddpm_service.torchserve.api import Api
+from ddpm_service.torchserve.sockets import Sockets
 from tests.e2e.house import House, events
 
 pytestmark = pytest.mark.torchserve
@@ -21,7 +23,7 @@ def house(tmp_path_factory):
 
 
 def manage(house: House, method: str, path: str, **query: str | int) -> requests.Response:
-    return requests.request(method, house.management.url + path, params=query, timeout=60)
+    return Api(Sockets.of(house.config).management, "management").request(method, path, params=query, timeout=60)
 
 
 @pytest.mark.parametrize("synchronous", ["true", "false"])
