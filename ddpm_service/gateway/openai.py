@@ -75,9 +75,13 @@ _OWN: dict[str, Any] = {
     "response_format": {"type": "string", "enum": ["b64_json", "url"], "description": "url: a data: URL; absent: both"},
 }
 _REFUSED = {"mask"}
+# Clients send null for what their users left out.
 _FIELDS: dict[str, Any] = {
-    **{name: {"anyOf": [schema, {"type": "null"}]} for name, schema in _OWN.items()},
-    "seed": {"type": "integer", "description": "and all other fields of the contract"},
+    name: {"anyOf": [schema, {"type": "null"}]}
+    for name, schema in {
+        **_OWN,
+        "seed": {"type": "integer", "description": "and all other fields of the contract"},
+    }.items()
 }
 
 

@@ -26,6 +26,7 @@ class Supervised:
         self.store.mkdir()
         (folder / "config.properties").touch()
         monkeypatch.setattr(supervise, "Management", lambda _: self.torchserve)
+        monkeypatch.setattr(supervise, "probe", lambda *_: None)
         self.supervisor = Supervisor(
             folder / "config.properties", self.models, board=Board(), drain=lambda _name, _version: None, pulse=Pulse()
         )
