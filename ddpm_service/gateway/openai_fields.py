@@ -52,7 +52,7 @@ async def read_document(body: bytes) -> dict[str, Any]:
 
 
 def _pictures(name: str, value: Any) -> list[str]:
-    """The base64 texts in whatever shape OpenAI's APIs know: a text, an object with ``image_url``, a list of them."""
+    """The base64 texts in whatever shape OpenAI's APIs know: a text, an object with `image_url`, a list of them."""
     match value:
         case str() if value.lower().startswith(("http:", "https:")):
             message = f"{name}: pictures are not fetched from elsewhere; send the picture itself."
@@ -135,7 +135,7 @@ def _resize(event: ImageEvent | PreviewEvent, side: int) -> Event:
 
 
 def as_flag(given: Any) -> bool:
-    """What ``stream`` says."""
+    """What `stream` says."""
     known = {True: True, False: False, "true": True, "false": False, "": False}
     if not isinstance(given, bool | str) or given not in known:
         raise InvalidRequest("wrong_type", "stream is neither true nor false.", field="stream", given=given)
