@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from ddpm_api import parse_event
+from ddpm_core.faces.decode import MAX_PIXELS
 from ddpm_service.archive import pack
 from tests.e2e.house import House, events
 
@@ -68,16 +69,16 @@ def png_bomb(width: int, height: int) -> bytes:
 
 TOO_MUCH = {
     "pixels": (
-        lambda: png_bomb(12000, 12000),
-        {"code": "too_many_pixels", "field": "image", "given": "12000x12000", "allowed": "at most 64000000 pixels"},
+        lambda: png_bomb(17000, 16000),
+        {"code": "too_many_pixels", "field": "image", "given": "17000x16000", "allowed": "at most 204800000 pixels"},
     ),
     "pixels that Pillow would not even open": (
         lambda: png_bomb(32000, 32000),
         {
             "code": "too_many_pixels",
             "field": "image",
-            "given": "over 178 million pixels",
-            "allowed": "at most 64000000 pixels",
+            "given": "over 512 million pixels",
+            "allowed": f"at most {MAX_PIXELS} pixels",
         },
     ),
     "bytes": (
