@@ -240,7 +240,7 @@ def write_bundle(
     }
     for name, value in ((UNET_CONFIG, unet), (SCHEDULER_CONFIG, scheduler), (MODEL_INDEX, index)):
         _write_json(path / name, value)
-    # Copied, for weights that a network uses twice are two names of one memory, which the format does not know.
+    # Copied: weights that a network uses twice are two names of one memory, and the format does not know that.
     weights = {key: value.clone(memory_format=torch.contiguous_format) for key, value in network.state_dict().items()}
     save_file(weights, path / WEIGHTS)
     files = [UNET_CONFIG, SCHEDULER_CONFIG, WEIGHTS] + ([manifest.network.file] if manifest.network else [])

@@ -235,7 +235,7 @@ class StepEngine:
             advanced = advance(self.denoiser, states)
         except Exception as error:
             if len(states) == 1:
-                traceback.clear_frames(error.__traceback__)  # the error is kept a while, what it computed is not
+                traceback.clear_frames(error.__traceback__)  # the error is kept for a while, but not what it computed
                 return [error]
             if out_of_memory(error):
                 self.max_rows = min(self.max_rows, len(states) // 2)
@@ -248,7 +248,7 @@ class StepEngine:
                 state if ok else FloatingPointError("the image is no longer finite")
                 for state, ok in zip(advanced, finite, strict=True)
             ]
-        # Only here, where the error is gone, has the failed call given its memory back: its frames held it.
+        # The error's frames held the failed call's memory. Here the error is gone, and so the memory is free.
         half = len(states) // 2
         return self._advance(states[:half]) + self._advance(states[half:])
 
@@ -287,7 +287,7 @@ class StepEngine:
 
 
 def _failed(error: Exception) -> events.Failed:
-    # The kind and the place of the error, not its words: they may quote what was computed.
+    # Only the kind and the place of the error are logged. Its words may quote what was computed.
     place = traceback.extract_tb(error.__traceback__)[-1:]
     log.error("a request failed: %s in %s", type(error).__name__, [f"{f.name}:{f.lineno}" for f in place])
     if out_of_memory(error):

@@ -22,7 +22,7 @@ from ddpm_service.errors import ServiceError
 
 BUNDLE = "bundle"
 _PACKAGES = ("handlers", "ddpm_core", "ddpm_api")
-# What training and its neighbours need never runs in a worker.
+# Rooms that a worker never needs.
 _NOT_SERVED = (
     "ddpm_core/training",
     "ddpm_core/evaluation",
@@ -30,7 +30,7 @@ _NOT_SERVED = (
     "ddpm_core/importers",
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
-# The same bundle and code make the same bytes, so nothing in an archive carries the hour.
+# No time of day is in an archive, so the same bundle and code make the same bytes.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 _CREATED_ON = "01/01/1980 00:00:00"
 
@@ -132,7 +132,7 @@ def _source(package: str) -> Path:
 def _run_archiver(scratch: Path, root: Path, name: str, version: str) -> Path:
     """Have torch-model-archiver lay out the archive as a folder; return the folder."""
     (scratch / "out").mkdir()
-    # It deletes TMPDIR/<model name>, whatever that is: a TMPDIR of its own.
+    # The archiver deletes TMPDIR/<model name>, whatever that is. So it gets a TMPDIR of its own.
     (scratch / "tmp").mkdir()
     inputs = scratch / "inputs"
     inputs.mkdir()

@@ -33,7 +33,7 @@ from ddpm_core import events
 from ddpm_core.faces import CONTENT_TYPES, encode
 from ddpm_core.faces import Target as Aim
 
-# Seconds; by them the front door knows that the worker lives, whatever a request waits for.
+# Seconds. Heartbeats show the front door that the worker lives while a request waits.
 HEARTBEAT = 2.0
 
 

@@ -12,14 +12,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent
-# A PYTHONPATH or an installed copy must not come before the archive.
+# The archive's own code must come before PYTHONPATH and before an installed copy.
 sys.path.insert(0, str(_ROOT))
 
 _needed = [
     line.split("#") for line in (_ROOT / "requirements.txt").read_text().splitlines() if line[:1] not in ("", "#")
 ]
 _missing = [requirement.strip() for requirement, module in _needed if find_spec(module.strip()) is None]
-# Never an ImportError: TorchServe takes one for a wrong handler name, tries its own handlers and hides the cause.
+# Never an ImportError: TorchServe would take it for a wrong handler name, try its own handlers and hide the cause.
 if _missing:
     raise RuntimeError(
         f"this archive needs packages that are not installed: pip install {' '.join(map(repr, _missing))}"

@@ -116,7 +116,7 @@ class Handler:
             answer = self._answers[key]
             criteria.append(_criterion(None if answer.is_first and answer.done else answer.done))
             results.append(answer.collect(now))
-            # Constants and numbers only: other text in a header can split the response or kill the worker.
+            # Headers hold constants and numbers only: other text could split the response or kill the worker.
             context.set_response_status(answer.rendering.status, "", i)
             context.set_response_content_type(i, answer.rendering.content_type)
             if answer.rendering.retry_after is not None:

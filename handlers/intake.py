@@ -73,7 +73,7 @@ def header(headers: Mapping[str, Any], name: str) -> str | None:
 
 
 def _parse(fields: Mapping[str, Any], media_type: str) -> GenerateRequest:
-    # Without a field it is an empty or malformed form, whatever it calls itself.
+    # A form without any field is empty or malformed, whatever its type says.
     if not fields or media_type in _FORMS:
         return parse_form(fields)
     body = fields["body"]

@@ -11,7 +11,7 @@ import torch
 import yaml
 from ts.metrics.metric_type_enum import MetricTypes
 
-# Every figure is a line on the worker's standard output, so counters are summed up and told this often (seconds).
+# Every figure is a line on the worker's standard output. So counters are summed up and told once in so many seconds.
 _INTERVAL = 1.0
 
 
@@ -29,7 +29,7 @@ class Meters:
         self._counts: defaultdict[tuple[str, ...], float] = defaultdict(float)
         self._gauges: dict[tuple[str, ...], float] = {}
         self._told = 0.0
-        # A TorchServe that was started with a configuration of its own does not know them.
+        # TorchServe knows only the metrics of the configuration that it was started with.
         named = yaml.safe_load(Path(__file__).with_name("metrics.yaml").read_text())["model_metrics"]
         known = set(cache.cache_keys())
         self._metrics = {

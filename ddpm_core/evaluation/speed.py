@@ -109,7 +109,7 @@ def solo(report: Callable[[str], object], *, steps: int = 2) -> Solo:
 
 
 def _tick(denoiser: Denoiser, states: Sequence[Any]) -> Callable[[], object]:
-    # One image a call: on a CPU that is what the engine measures as best for a network of this size.
+    # One image a call: on a CPU the engine finds that best for a network of this size.
     return lambda: [advance(denoiser, [state]) for state in states]
 
 

@@ -24,7 +24,7 @@ Point = tuple[float, float]
 YUNET = "face_detection_yunet_20?????.onnx"
 """What OpenCV calls YuNet's files of full precision; the newest of a folder sorts last."""
 YUNET_SIDE = 640  # the long side of the copy that YuNet searches
-# The cascades search coarsely and let much pass: settling makes the place exact, and likeness decides.
+# The cascades search coarsely and let much pass. Refining makes the place exact, and likeness decides.
 STEP, NEIGHBOURS, LEAST = 1.2, 1, 20
 LIKE_A_FACE = 0.0
 

@@ -21,7 +21,7 @@ _INDEX = re.compile(
     r"(?P<stem>diffusion_pytorch_model|(?:pytorch_)?model(?:_\d+)?)\.(?P<ending>safetensors|bin)\.index"
     r"(?:\.(?P<variant>[a-z]\w*))?\.json"
 )
-# Averaged weights first, then whole numbers before halved ones, and raw weights beside averaged ones last.
+# Which weights are preferred: averaged ones, then 32 bit before 16 bit, and raw ones beside averaged ones last.
 _VARIANTS = ("ema", "", "fp32", "bf16", "fp16", "non_ema")
 
 

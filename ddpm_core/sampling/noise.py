@@ -23,6 +23,6 @@ def noise(seed: int, position: int, shape: Sequence[int]) -> Tensor:
     if not (0 <= seed <= MAX_SEED and 0 <= position < _POSITIONS):
         raise ValueError(f"seed {seed} or position {position} is out of range")
     high, low = divmod(seed, _POSITIONS)
-    # PyTorch's generator on the CPU takes 32 bits: what is above seed 65,535 is folded in, all below stay as they were.
+    # PyTorch's generator on the CPU takes 32 bits, so a seed's upper half is folded in (docs/decisions.md).
     generator = torch.Generator("cpu").manual_seed((low * _POSITIONS + position) ^ (high * SPREAD % 2**32))
     return torch.randn(tuple(shape), generator=generator)

@@ -70,7 +70,7 @@ def advance(denoiser: Denoiser, states: Sequence[SampleState]) -> list[SampleSta
         r = r.index_add(0, torch.tensor(pushed, device=r.device), delta)
     x0 = r.clamp(-1, 1)
     x_next = _each(column["A"]) * x + _each(column["B0"]) * x0
-    # What most rows do not have is left out rather than multiplied by nought.
+    # Terms that no row has are left out.
     if rows[:, COLUMNS.index("B1")].any():
         previous = torch.stack([x0[i] if s.x0_prev is None else s.x0_prev for i, s in enumerate(states)])
         x_next += _each(column["B1"]) * previous

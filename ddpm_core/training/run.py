@@ -33,8 +33,8 @@ from ddpm_core.training.trainer import Progress, Trainer
 from ddpm_core.whole import write_whole
 
 RECIPE = "recipe.yaml"
-# Gloo's threads hold the last tensors a moment longer than the call that reduced them, and one that lets go of a tensor
-# while Python ends aborts the process: one in 36 did on busy cores (torch 2.13, Python 3.11).
+# Gloo's threads hold the last tensors a moment longer than the call that reduced them. A thread that lets go of a
+# tensor while Python ends aborts the process: one in 36 did on busy cores (torch 2.13, Python 3.11).
 _LAST_TENSORS_SECONDS = 0.5
 
 

@@ -161,7 +161,7 @@ def _change(command: str, change: Callable[[Desired], Desired], models: Path, co
             leaving = _loaded(before) - _loaded(wanted)
 
             def drain(name: str, version: str) -> None:
-                # Of what an interrupted change has left behind, `ddpm serve` knows nothing.
+                # `ddpm serve` does not know what an interrupted change has left behind.
                 ours = (name, version) in leaving
                 wait_until_unused(server, name, version, supervised=lambda: ours and desired.is_applied(models))
 

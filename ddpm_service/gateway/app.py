@@ -50,15 +50,15 @@ def create_app(door: Door) -> Outside:
         app.include_router(room.router)
     app.mount("/page", StaticFiles(directory=FILES))
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
-    # Pictures are asked for all the time, and FastAPI's layers were a tenth of what that costs: it documents these
-    # routes, and answers what they do not.
+    # FastAPI's layers were a tenth of what a request for pictures costs. So FastAPI only documents these routes, and
+    # answers all others.
     routes = [
         Route(each.path, _called(each.endpoint), methods=each.methods)
         for each in predictions.router.routes
         if isinstance(each, APIRoute)
     ]
     outer = Starlette(routes=[*routes, Mount("", app)], middleware=_middleware(door), exception_handlers=_handlers())
-    # They lead to the address that the request names.
+    # A redirect would lead to the host that the request names.
     outer.router.redirect_slashes = False
     app.state.door = outer.state.door = door
     return Outside(outer)

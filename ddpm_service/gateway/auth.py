@@ -58,7 +58,7 @@ class Tokens:
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() == "bearer" and token.strip():
             digest = hashlib.sha256(token.strip().encode()).digest()
-            # All of them, so that the time tells nothing.
+            # All are compared, so that the time that it takes tells nothing about the tokens.
             matches = [name for known, name in self._names.items() if hmac.compare_digest(known, digest)]
             if matches:
                 return Caller(matches[0])

@@ -22,7 +22,7 @@ from ddpm_service.torchserve.pulse import Key, Pulse
 
 _ACCEPT = "application/x-ndjson"
 _CONNECT_SECONDS = 5.0
-# A handler call that is silent for longer has its worker killed (responseTimeout in model-config.yaml).
+# Longer than TorchServe's responseTimeout (model-config.yaml): it kills a worker that is silent for so long.
 _SILENCE_SECONDS = 150.0
 _LONGEST_LINE = 16 * 2**20
 _SMALL_BODY = 64 * 2**10
@@ -64,7 +64,7 @@ class TorchServeBackend:
         self._board = board
         self._pulse = pulse
         self._session: aiohttp.ClientSession | None = None
-        # What ends a running request: before its answer has begun, and then.
+        # For each version, functions that end its running requests.
         self._open: dict[Key, set[Callable[[], None]]] = defaultdict(set)
 
     def models(self) -> Mapping[str, ModelState]:
@@ -80,7 +80,7 @@ class TorchServeBackend:
         for (name, version), ends in list(self._open.items()):
             model = self._board.models().get(name)
             now = model.versions.get(version) if model else None
-            # What is silent may answer yet.
+            # A silent version may still answer.
             if now is None or now.state not in {State.READY, State.SILENT, State.LEAVING}:
                 for end in list(ends):
                     end()
@@ -118,7 +118,8 @@ class TorchServeBackend:
                                 return
                 finally:
                     running.discard(response.close)
-                    # Read to its end, the connection serves the next request; else this closes it: the cancel.
+                    # After an answer that was read to its end the connection serves the next request. Else this
+                    # closes it, which cancels the request.
                     response.release()
         except (TimeoutError, aiohttp.ServerTimeoutError):
             broke_off = _error("timeout", "The model's worker has been silent for too long.")
@@ -173,7 +174,7 @@ class TorchServeBackend:
                 given=version,
                 allowed=", ".join(sorted(model.versions)),
             )
-        # What leaves still answers those who were let in before.
+        # A version that is being removed still answers the requests that were let in before.
         if found.state in {State.READY, State.LEAVING}:
             return wanted
         why = f": {found.reason}" if found.reason else ""
@@ -182,7 +183,7 @@ class TorchServeBackend:
     def _post(self, model: str, version: str, request: GenerateRequest, request_id: str, *, progress: bool) -> Any:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                # The front door bounds what is open.
+                # No limit here: the front door limits how many requests are open.
                 connector=connector(self._api),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS),
                 auto_decompress=False,

@@ -85,7 +85,7 @@ class Gate:
             return
         began = time.monotonic()
         story = self.metrics.follow(model)
-        # Settled here, so that the place that is held is the one of the version that is asked.
+        # The version is chosen here, so that the place that is held belongs to the version that is asked.
         version = version or known.default
         try:
             if version in known.versions and known.versions[version].state is State.LEAVING:

@@ -38,8 +38,8 @@ from ddpm_service.gateway.logs import log, request_id
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
 _LONGEST_ANSWER = 64 * 2**20
-# How long a message is gets known only when it is there, so the longest is counted for each that is being read. More
-# wait for their turn; what is unread stays with its sender.
+# gRPC tells the length of a message only when all of it is there. So each message that is being read counts as the
+# longest allowed, and only so many are read at one time. The others stay with their senders.
 _READERS = 4
 _EVENTS = "application/x-ndjson"
 _EITHER = {"", "*/*"}
@@ -92,16 +92,16 @@ class GrpcDoor:
                 *OPTIONS,
                 ("grpc.max_receive_message_length", self._door.settings.max_bytes),
                 ("grpc.max_send_message_length", _LONGEST_ANSWER),
-                # Else a second service on the same port would get every other connection, without an error.
+                # Without this, a second service could take the same port, and would get half of the connections.
                 ("grpc.so_reuseport", 0),
-                # A client that vanished without a word is noticed, and proxies see life while a request is queued.
+                # So a client that vanished is noticed, and proxies see life while a request waits.
                 ("grpc.keepalive_time_ms", round(self._door.settings.heartbeat_seconds * 1000)),
                 ("grpc.http2.max_pings_without_data", 0),
             ],
         )
         methods: dict[str, grpc.RpcMethodHandler[Any, bytes]] = {
             "Ping": grpc.unary_unary_rpc_method_handler(self._ping, empty_pb2.Empty.FromString),
-            # On the wire one message is a stream of one. As streams, a message is not read before its sender is known.
+            # On the wire one message is a stream of one. As a stream, no message is read before its sender is known.
             "Predictions": grpc.stream_stream_rpc_method_handler(partial(self._serve, whole=True)),
             "StreamPredictions": grpc.stream_stream_rpc_method_handler(partial(self._serve, whole=False)),
         }

@@ -18,13 +18,13 @@ from ddpm_service.gateway.gate import Gate
 
 LONGEST = 4096
 """Bytes of a message of theirs."""
-# How long a message is gets known only when it is there, and gRPC has one limit for all methods: so a few are read at
-# one time, one of each connection. A small message comes with its call; who waits for its turn may wait a little.
+# gRPC tells the length of a message only when all of it is there, and has one limit for all methods. So only a few
+# messages are read at one time, one of each connection. The others wait for their turn.
 _READERS = 2
 _READ_SECONDS = 1.0
 _TURN_SECONDS = 5.0
 _CALL_SECONDS = 10.0
-# Whoever watches for longer asks again.
+# A client that wants to watch for longer asks again.
 _WATCH_SECONDS = 3600.0
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -32,7 +32,7 @@ Details = grpc.HandlerCallDetails
 Context = grpc.aio.ServicerContext[Any, Any]
 
 OPTIONS = (
-    # What is sent ahead and not read yet is held: so much a call, so many calls a connection, so many connections.
+    # gRPC holds what clients send ahead. These bound the bytes of a call and the calls of a connection.
     ("grpc.http2.lookahead_bytes", 16 * 2**10),
     ("grpc.http2.bdp_probe", 0),
     ("grpc.max_concurrent_streams", 200),
@@ -70,7 +70,7 @@ class SmallMethods(grpc.aio.ServerInterceptor):
         handler = await continuation(details)
         if handler is None or details.method in self._large:
             return handler
-        # Whatever its shape is: as streams, a message is not read before somebody asks for it.
+        # All methods are served as streams: no message is read before somebody asks for it.
         return grpc.stream_stream_rpc_method_handler(partial(self._serve, handler, details.method))
 
     async def _serve(self, handler: Handler, method: str, messages: AsyncIterator[bytes], context: Context) -> None:

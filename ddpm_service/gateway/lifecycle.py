@@ -30,9 +30,9 @@ from ddpm_service.torchserve.pulse import Pulse
 from ddpm_service.torchserve.supervise import Supervisor
 
 _LOOK_SECONDS = 0.1
-# Requests that found a version before it was taken off the board have a place by then.
+# A request that found a version just before it was taken away has its place after this time.
 _SETTLE_SECONDS = 0.3
-# One signal may arrive twice: `make` passes on to its children what their whole group has got already.
+# One Ctrl-C may arrive twice: the terminal signals the whole group, and `make` signals its children again.
 _TWICE_SECONDS = 1.0
 
 

@@ -34,7 +34,7 @@ class Listener:
             self._socket = socket.create_server((host, port), family=family, backlog=1024)
         except OSError as error:
             raise ServiceError(f"cannot listen on {host} port {port}: {error.strerror}") from None
-        # Inherited by each connection; asyncio sets it on its own sockets only, and an answer would wait 40 ms.
+        # Connections inherit it. asyncio sets it on its own sockets only; without it an answer waits 40 ms.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(

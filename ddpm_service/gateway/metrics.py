@@ -21,7 +21,7 @@ from ddpm_service.torchserve.board import Board, State
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _TORCHSERVE_SECONDS = 3.0
 _LATENCIES = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
-# How the requests of any model end; a request that was wrong is counted under what was wrong with it.
+# How requests end, for every model from the start. A wrong request is counted under its error code.
 _OUTCOMES = ("done", "cancelled", *(code for code, status in STATUS.items() if status >= 500))
 _WAITS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
 

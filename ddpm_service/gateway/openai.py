@@ -45,7 +45,7 @@ from ddpm_service.torchserve.board import ModelState
 
 router = APIRouter(prefix="/v1/images", tags=["openai"], responses=ERRORS)
 
-# Where our models take no number of calls from their bundle, guided faces need about so many.
+# The usual number of network calls of guided faces, where the bundle does not say.
 _USUAL_CALLS = 9
 # Accepted because every client sends them; what they ask for does not exist here.
 _IGNORED = (
@@ -260,7 +260,7 @@ class _Stream(Renders):
                 self.retry_after = event.error.retry_after
                 return error_body(event.error)
             case _ if not self._sent:
-                # What comes before the first picture shows that the request was taken; so silences can be broken.
+                # The first event shows the client that the request was taken. From then on heartbeats may be sent.
                 self._sent = True
                 return self.heartbeat
             case _:

@@ -12,16 +12,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ddpm_api import Error, ErrorBody
 
-# The key in a scope's extensions of a function that cuts the connection; closing would wait for a client that reads
-# nothing.
+# The key, in a scope's extensions, of a function that cuts the connection. Closing it would wait for a client that
+# reads nothing.
 ABORT = "ddpm.abort"
-# The key of a function that holds back what is written (True) until it may go (False): uvicorn writes the head of an
-# answer by itself, and its client would be woken twice.
+# The key of a function that holds back what is written (True) and lets it go (False). uvicorn writes the head of an
+# answer alone, and the client would be woken twice.
 CORK = "ddpm.cork"
 _HEAD_BYTES = 64 * 1024
-# From the connection, or from the last answer, to the end of the next request's head.
+# A request's head must be complete so long after the connection was made, or after the last answer.
 _HEAD_SECONDS = 30.0
-# A client that takes nothing of what waits for it for so long is left, also while the connection is being closed.
+# A client that reads nothing for so long is left, also while the connection is being closed.
 _UNREAD_SECONDS = 30.0
 _UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
 _TOO_LARGE = Error(
@@ -127,7 +127,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, hold)
 
     def _abort(self) -> None:
-        # Without lingering: what the kernel still holds for a client that reads nothing goes too.
+        # Without lingering, so that the kernel also drops what it still holds for the client.
         if not self.transport.is_closing():
             own = self.transport.get_extra_info("socket")
             own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

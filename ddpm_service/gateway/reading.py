@@ -22,10 +22,10 @@ JSON = "application/json"
 FORM = "multipart/form-data"
 URLENCODED = "application/x-www-form-urlencoded"
 TAKEN = f"image/*, application/octet-stream, {FORM}, {JSON}"
-# Decoding a longer body takes so long that it must not stop everybody else.
+# A longer body is decoded in a thread, or all other requests would wait.
 _LONG_BODY = 2**20
-# A form without files is short, and a document has few values, of which one is long. 32 MiB of others take seconds to
-# decode, in which Python's lock lets nobody else run.
+# Honest forms without files are short, and honest documents have few values. A body of 32 MiB with many values takes
+# seconds to decode, and meanwhile Python's lock stops all other requests.
 _LONGEST_URLENCODED = 2**16
 _MOST_VALUES = 10_000
 _MOST_FIELDS = 64

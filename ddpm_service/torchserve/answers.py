@@ -11,7 +11,8 @@ from ddpm_service.errors import ServiceError
 from ddpm_service.torchserve.board import Board, State
 from ddpm_service.torchserve.pulse import Key, Pulse
 
-# A version that nobody asks is asked by us, every so many times what that takes, within these bounds (seconds).
+# A version that nobody asks is asked by us. The pause between two of our requests is so many times what one takes,
+# within these bounds (seconds).
 _OWN_SHARE = 30.0
 _OWN_LEAST, _OWN_MOST = 3.0, 60.0
 # Seconds without a sign of life after which a version counts as silent: a worker gives one every 2 s to all who wait,
@@ -19,7 +20,7 @@ _OWN_LEAST, _OWN_MOST = 3.0, 60.0
 _SILENT_SECONDS = 5.0
 _CALLS = 8
 _UNKNOWN_CALL = 1.0
-# So many times as long, and it needs a new worker.
+# A version that is silent for so many times as long gets a new worker.
 _PATIENCE = 4.0
 
 log = logging.getLogger("ddpm")
@@ -84,7 +85,7 @@ class Answers:
             try:
                 self._ask(*key)
             except ServiceError as error:
-                # What was asked of a former worker says nothing of the next.
+                # What a former worker answered says nothing about the next one.
                 if self._asking.get(key) is mark:
                     self._failed[key] = str(error)
             else:

@@ -189,7 +189,7 @@ class Converger:
         try:
             self._loading(name, version, lambda: self._management.register(archive))
         except ServiceError:
-            # TorchServe forgets a version that failed to load most of the time, not always.
+            # Most of the time TorchServe forgets a version that failed to load, but not always.
             if self._served(name, version) is not None:
                 self._management.unregister(name, version)
             raise

