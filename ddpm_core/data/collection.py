@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from ddpm_core.data.left_out import (
+    HIDDEN,
+    LINKED_AGAIN,
+    NO_IMAGE,
+    UNKNOWN_ENDING,
+    UNREADABLE,
+    count_reasons,
+    in_words,
+)
 from ddpm_core.errors import InvalidInput
+from ddpm_core.faces.files import kind_of
 
-SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset(
+    {".avif", ".bmp", ".dng", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png"}
+    | {".tif", ".tiff", ".webp"}
+)
+_FIRST_BYTES = 64
 
 
 class Collection(Protocol):
@@ -18,6 +33,11 @@ class Collection(Protocol):
     @property
     def names(self) -> Sequence[str]:
         """Every image's name."""
+        ...
+
+    @property
+    def unused(self) -> Mapping[str, str]:
+        """Why each other file that was seen is none of them."""
         ...
 
     def read(self, name: str) -> bytes:
@@ -36,8 +56,8 @@ class Collection(Protocol):
 class _Files:
     """Files below a folder."""
 
-    def __init__(self, root: Path, names: Sequence[str]) -> None:
-        self.root, self.names = root, names
+    def __init__(self, root: Path, names: Sequence[str], unused: Mapping[str, str] | None = None) -> None:
+        self.root, self.names, self.unused = root, names, unused or {}
 
     def read(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
@@ -55,7 +75,16 @@ class _Zip:
 
     def __init__(self, path: Path) -> None:
         self._zip = zipfile.ZipFile(path)
-        self.names = sorted(name for name in self._zip.namelist() if _is_image(name))
+        members = [name for name in self._zip.namelist() if not name.endswith("/")]
+        self.unused = {name: why for name in members if (why := _why_not(name, self._first_bytes))}
+        self.names = sorted(set(members) - self.unused.keys())
+
+    def _first_bytes(self, name: str) -> bytes:
+        try:
+            with self._zip.open(name) as member:
+                return member.read(_FIRST_BYTES)
+        except Exception as error:  # as for a whole member
+            raise OSError(str(error)) from error
 
     def read(self, name: str) -> bytes:
         try:
@@ -78,8 +107,7 @@ def open_collection(path: Path) -> Collection:
     """
     collection: Collection
     if path.is_dir():
-        found = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-        collection = _Files(path, sorted(name for name in found if _is_image(name)))
+        collection = _walk(path)
     elif not path.is_file():
         raise InvalidInput("no_data", f"There is no folder, zip or list {path}.", field="data", given=str(path))
     elif zipfile.is_zipfile(path):
@@ -97,10 +125,44 @@ def open_collection(path: Path) -> Collection:
         collection = _Files(path.parent, [line.strip() for line in lines if line.strip()])
     if not collection.names:
         words = " ".join(sorted(SUFFIXES))
-        raise InvalidInput(
-            "no_images", f"There are no images in {path}.", field="data", given=str(path), allowed=f"files in {words}"
-        )
+        seen = in_words(count_reasons(collection.unused.values()))
+        message = f"There are no images in {path}" + (f" (seen: {seen})" if seen else "") + f". Their endings: {words}."
+        raise InvalidInput("no_images", message, field="data", given=str(path), allowed=f"files in {words}")
     return collection
+
+
+def _walk(root: Path) -> _Files:
+    """Find the files below a folder, also through links; each folder once, and first by its own name."""
+    names, unused = [], {}
+    seen: set[Path] = set()
+    waiting, linked = [root], deque[Path]()
+    while waiting or linked:
+        folder = waiting.pop() if waiting else linked.popleft()
+        if folder.resolve() in seen:
+            unused[folder.relative_to(root).as_posix()] = LINKED_AGAIN
+            continue
+        seen.add(folder.resolve())
+        try:
+            inside = sorted(folder.iterdir())
+        except OSError as error:
+            unused[folder.relative_to(root).as_posix()] = f"{UNREADABLE}: {error.strerror}"
+            continue
+        for file in inside:
+            name = file.relative_to(root).as_posix()
+            if file.is_dir():
+                (linked if file.is_symlink() else waiting).append(file)
+            elif why := _why_not(name, lambda name: _first_bytes(root / name)):
+                unused[name] = why
+            else:
+                names.append(name)
+    return _Files(root, sorted(names), unused)
+
+
+def _first_bytes(file: Path) -> bytes:
+    if not file.is_file():
+        raise OSError("no file: a broken link or a device")
+    with file.open("rb") as opened:
+        return opened.read(_FIRST_BYTES)
 
 
 def refuse_inside(source: Path, out: Path) -> None:
@@ -114,7 +176,15 @@ def refuse_inside(source: Path, out: Path) -> None:
         raise InvalidInput("out_in_source", message, field="out", given=str(out), allowed=f"outside {source}")
 
 
-def _is_image(name: str) -> bool:
+def _why_not(name: str, first_bytes: Callable[[str], bytes]) -> str:
+    """Say why a file is no image of a set; nothing where it is one, by its ending."""
     path = PurePosixPath(name)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return not hidden and path.suffix.lower() in SUFFIXES
+    if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
+        return HIDDEN
+    if path.suffix.lower() in SUFFIXES:
+        return ""
+    try:
+        kind = kind_of(first_bytes(name))
+    except OSError as error:
+        return f"{UNREADABLE}: {error.strerror or error}"
+    return f"{UNKNOWN_ENDING}: {kind}" if kind else NO_IMAGE

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 from ddpm_core import faces
 from ddpm_core.data.collection import Collection, open_collection
+from ddpm_core.data.left_out import count_reasons, in_words, reason
 from ddpm_core.errors import InvalidInput
 from ddpm_core.whole import write_whole
 
@@ -29,7 +30,7 @@ class ImageSet:
         pixels: (N, H, W, C) uint8.
         names: (N,) where each came from.
         digests: (N,) SHA-256 of each file.
-        dropped: files that could not be used, with the reason.
+        dropped: files that were seen and not used, with the reason, and what exactly behind a colon.
     """
 
     pixels: NDArray[np.uint8]
@@ -68,10 +69,12 @@ def load(
     """
     collection = open_collection(path)
     names = _of_classes(collection.names, classes)
+    unused = tuple(collection.unused.items())
     shape = (len(names), image_size, image_size, channels)
     memory = memory if memory is not None else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     if int(np.prod(shape)) <= memory or cache is None:
-        return _decode_all(collection, names, np.empty(shape, np.uint8))
+        found = _decode_all(collection, names, np.empty(shape, np.uint8))
+        return replace(found, dropped=found.dropped + unused)
     stamped = [(name, *collection.stamp(name)) for name in names]
     key = hashlib.sha256(json.dumps([*shape, *stamped]).encode()).hexdigest()[:16]
     index, array = cache / f"{key}.json", cache / f"{key}.npy"
@@ -83,7 +86,9 @@ def load(
         write_whole(index, json.dumps([done.names, done.digests, done.dropped]))
     kept, digests, dropped = json.loads(index.read_text(encoding="utf-8"))
     stored: NDArray[np.uint8] = np.load(array, mmap_mode="r")
-    return ImageSet(stored[: len(kept)], tuple(kept), tuple(digests), tuple((name, why) for name, why in dropped))
+    return ImageSet(
+        stored[: len(kept)], tuple(kept), tuple(digests), (*((name, why) for name, why in dropped), *unused)
+    )
 
 
 def decode(data: bytes, image_size: int, channels: int = 3) -> NDArray[np.uint8]:
@@ -136,8 +141,8 @@ def _decode_all(collection: Collection, names: Sequence[str], pixels: NDArray[np
         try:
             data = collection.read(name)
             return name, decode(data, image_size, channels), hashlib.sha256(data).hexdigest()
-        except (OSError, ValueError) as error:
-            return name, None, str(error)
+        except (InvalidInput, OSError) as error:
+            return name, None, ": ".join(reason(error))
 
     kept: list[str] = []
     digests: list[str] = []
@@ -152,5 +157,7 @@ def _decode_all(collection: Collection, names: Sequence[str], pixels: NDArray[np
             digests.append(note)
     if not kept:
         name, why = dropped[0]
-        raise InvalidInput("no_images", f"None of {len(dropped)} images can be read; {name}: {why}", field="data")
+        counted = in_words(count_reasons(why for _, why in dropped))
+        message = f"None of {len(dropped)} images can be used ({counted}); the first, {name}: {why}"
+        raise InvalidInput("no_images", message, field="data")
     return ImageSet(pixels[: len(kept)], tuple(kept), tuple(digests), tuple(dropped))

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from ddpm_core import faces
 from ddpm_core.data.collection import Collection, open_collection, refuse_inside
 from ddpm_core.data.download import download, read_addresses
 from ddpm_core.data.judge import NearDuplicates, is_collage
+from ddpm_core.data.left_out import count_reasons, in_words, reason
 from ddpm_core.errors import InvalidInput
 from ddpm_core.whole import write_whole
 
@@ -86,7 +86,7 @@ def prepare(
     """
     aside = out / f".{IMAGES}.partial"
     _refuse(source, out, aside)
-    names, read, dropped = _gather(source, out, progress)
+    names, read, dropped, unused = _gather(source, out, progress)
     shutil.rmtree(aside, ignore_errors=True)  # of a preparation that was interrupted
     aside.mkdir(parents=True)
 
@@ -108,15 +108,15 @@ def prepare(
         "domain": domain,
         "found": len(kept) + len(dropped),
         "kept": len(kept),
-        "dropped": dict(Counter(item.reason for item in dropped).most_common()),
+        "dropped": count_reasons(item.reason for item in dropped),
         "images": kept,
         "left_out": {item.name: item.why for item in dropped},
     }
-    if dropped:
-        draw_dropped(dropped).save(out / "dropped.png")
+    if pictures := [item for item in dropped if item.name not in unused]:
+        draw_dropped(pictures).save(out / "dropped.png")
     if not kept:
         shutil.rmtree(aside)
-        raise _none_kept(source, dropped, out / "dropped.png")
+        raise _none_kept(source, pictures, out / "dropped.png")
     aside.rename(out / IMAGES)
     write_whole(out / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return report
@@ -154,22 +154,26 @@ def _refuse(source: Path, out: Path, aside: Path) -> None:
 
 
 def _none_kept(source: Path, dropped: Sequence[Dropped], sheet: Path) -> InvalidInput:
-    counted = ", ".join(f"{count} {reason}" for reason, count in Counter(item.reason for item in dropped).most_common())
+    counted = in_words(count_reasons(item.reason for item in dropped))
     first = f"the first, {dropped[0].name}: {dropped[0].why}"
     message = f"None of {len(dropped)} pictures can be kept: {counted}; {first}. They are shown in {sheet}."
     return InvalidInput("no_images", message, field="data", given=str(source))
 
 
-def _gather(source: Path, out: Path, progress: Progress) -> tuple[Sequence[str], Callable[[str], bytes], list[Dropped]]:
-    """Give the names of the pictures, how to read one, and what could not be fetched."""
+def _gather(
+    source: Path, out: Path, progress: Progress
+) -> tuple[Sequence[str], Callable[[str], bytes], list[Dropped], set[str]]:
+    """Give the names of the pictures, how to read one, what is not among them, and which of that are no pictures."""
     addresses = read_addresses(source)
     if addresses is None:
         collection: Collection = open_collection(source)
-        return collection.names, collection.read, []
+        apart = ((name, why.partition(": ")) for name, why in collection.unused.items())
+        others = [Dropped(name, why, detail) for name, (why, _, detail) in apart]
+        return collection.names, collection.read, others, set(collection.unused)
     folder = out / "downloads"
     fetched, failures = download(addresses, folder, lambda done, total: progress("download", done, total))
     lost = [Dropped(address, "not fetched", why) for address, why in failures.items()]
-    return list(fetched), lambda address: (folder / fetched[address]).read_bytes(), lost
+    return list(fetched), lambda address: (folder / fetched[address]).read_bytes(), lost, set()
 
 
 def _decoded(
@@ -204,11 +208,8 @@ class _Judge:
     def __call__(
         self, name: str, digest: str, picture: faces.Picture | InvalidInput | OSError
     ) -> Image.Image | Dropped:
-        if isinstance(picture, InvalidInput):
-            reason = "too small" if picture.code == "too_small" else "undecodable"
-            return Dropped(name, reason, picture.message)
-        if isinstance(picture, OSError):
-            return Dropped(name, "unreadable", picture.strerror or str(picture) or type(picture).__name__)
+        if isinstance(picture, InvalidInput | OSError):
+            return Dropped(name, *reason(picture))
         small = picture.pixels.copy()
         small.thumbnail((_TILE - 4, _TILE - 4))
         if (first := self._files.setdefault(digest, name)) != name:

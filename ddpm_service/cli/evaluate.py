@@ -62,6 +62,7 @@ def samples(
     """
     with told_in_a_line("ddpm evaluate samples"):
         from ddpm_core import load
+        from ddpm_core.data.left_out import told
         from ddpm_core.evaluation.extractor import inception_extractor, names, wavelet_extractor
         from ddpm_core.evaluation.reference import read_reference
         from ddpm_core.evaluation.sweep import evaluate as measure
@@ -72,8 +73,7 @@ def samples(
         extractor = wavelet_extractor(where) if inception is None else inception_extractor(inception, where)
         real = read_reference(reference, pipeline.bundle, held_back=held_back)
         if real.dropped:
-            name, why = real.dropped[0]
-            typer.echo(f"{len(real.dropped)} files left out, the first: {name}: {why}", err=True)
+            typer.echo(told(real.dropped), err=True)
         look = face_network(pipeline.bundle.manifest.domain)
         with reported() as report:
             rows = measure(

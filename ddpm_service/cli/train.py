@@ -157,8 +157,9 @@ class _Figures:
 
     def _begin(self, row: Mapping[str, Any]) -> None:
         if row["dropped"]:
-            name, why = row["dropped"][0]
-            typer.echo(f"{len(row['dropped'])} files left out, the first: {name}: {why}", err=True)
+            from ddpm_core.data.left_out import told
+
+            typer.echo(told(row["dropped"]), err=True)
         if row["data_changed"]:
             typer.echo("The data has changed since this run's last checkpoint.", err=True)
         text = f"{row['training_images']} images, {row['held_back_images']} held back"

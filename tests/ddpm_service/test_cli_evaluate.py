@@ -144,7 +144,7 @@ def test_unreadable_images_of_the_reference_are_said(evaluate, photographs, tmp_
     (tmp_path / "data" / "zz.png").write_bytes(b"no image")
     result = evaluate("--reference", tmp_path / "data", "--num-inference-steps", "1")
     assert result.exit_code == 0
-    assert result.stderr.startswith("1 files left out, the first: zz.png: ")
+    assert result.stderr.startswith("1 files left out (1 no image); the first: zz.png: no image: ")
 
 
 @pytest.fixture

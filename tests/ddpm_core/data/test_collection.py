@@ -21,6 +21,57 @@ def test_a_folder_is_walked_to_any_depth_in_a_fixed_order(folder):
     assert collection.read("b/2.png") == b"b/2.png"
 
 
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture
+def odd(tmp_path):
+    """A folder as people have them: odd endings, a linked folder, one linked twice and in a circle."""
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "5.jpg").write_bytes(b"5")
+    for name in ("1.JPG", "2.jfif", "3.jpe", "4.HIF", "6.jpg_original", "7.txt", ".8.png", "sub/9.png"):
+        file = data / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(PNG if name == "6.jpg_original" else name.encode())
+    (data / "a link").symlink_to(elsewhere)
+    (data / "z link").symlink_to(elsewhere)
+    (data / "sub" / "circle").symlink_to(data)
+    (data / "broken").symlink_to(tmp_path / "nowhere")
+    return data
+
+
+def test_linked_folders_are_read_once_and_endings_in_all_their_spellings(odd):
+    assert open_collection(odd).names == ["1.JPG", "2.jfif", "3.jpe", "4.HIF", "a link/5.jpg", "sub/9.png"]
+
+
+def test_every_file_that_is_not_used_is_told_with_its_reason(odd):
+    assert open_collection(odd).unused == {
+        "6.jpg_original": "image with an unknown ending: PNG",
+        "7.txt": "no image",
+        ".8.png": "hidden",
+        "broken": "unreadable: no file: a broken link or a device",
+        "z link": "linked folder that is read already",
+        "sub/circle": "linked folder that is read already",
+    }
+
+
+def test_a_zip_tells_what_it_does_not_use_too(odd, tmp_path):
+    path = tmp_path / "data.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("1.JPG", "6.jpg_original", "7.txt", ".8.png"):
+            archive.write(odd / name, name)
+    plain = open_collection(odd).unused
+    assert open_collection(path).unused == {name: plain[name] for name in ("6.jpg_original", "7.txt", ".8.png")}
+
+
+def test_a_folder_without_images_says_what_it_holds_and_what_images_are_called(tmp_path):
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "b.raw").write_bytes(PNG)
+    with pytest.raises(InvalidInput, match=r"seen: 1 no image, 1 image with an unknown ending\).*\.jfif \.jpe \.jpeg"):
+        open_collection(tmp_path)
+
+
 def test_a_zip_is_read_as_the_folder_it_was_made_of(folder, tmp_path):
     path = tmp_path / "data.zip"
     with zipfile.ZipFile(path, "w") as archive:

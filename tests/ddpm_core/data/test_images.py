@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from ddpm_core.data.images import decode, load
+from ddpm_core.data.left_out import told
 from ddpm_core.errors import InvalidInput
 
 
@@ -39,7 +40,14 @@ def test_mixed_sizes_and_modes_become_one_array_and_unreadable_files_are_reporte
     assert images.pixels[0, 8, 8].tolist() == [77] * 3
     assert images.pixels[2, 8, 8].tolist() == [255] * 3  # transparent: white
     assert [name for name, _ in images.dropped] == ["dogs/cut.png", "dogs/text.jpg"]
-    assert "damaged" in images.dropped[0][1]
+    assert [why.split(":")[0] for _, why in images.dropped] == ["damaged", "no image"]
+
+
+def test_files_that_are_no_images_are_among_those_left_out(mixed):
+    (mixed / "notes.txt").write_text("text")
+    left = load(mixed, 16).dropped
+    assert left[-1] == ("notes.txt", "no image")
+    assert told(left).startswith("3 files left out (2 no image, 1 damaged); the first: dogs/cut.png: damaged: ")
 
 
 def test_classes_choose_sub_folders_and_an_unknown_one_is_named_with_those_that_exist(mixed):
@@ -103,7 +111,9 @@ def test_a_disk_without_room_is_an_error_before_anything_is_decoded(mixed, tmp_p
 
 def test_no_readable_image_at_all_is_an_error_that_says_why(tmp_path):
     (tmp_path / "a.png").write_bytes(b"nothing")
-    with pytest.raises(InvalidInput, match=r"None of 1 images can be read; a\.png: .*not an image"):
+    with pytest.raises(
+        InvalidInput, match=r"None of 1 images can be used \(1 no image\); the first, a\.png: .*not an image"
+    ):
         load(tmp_path, 16)
 
 

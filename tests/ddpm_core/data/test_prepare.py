@@ -57,7 +57,7 @@ def source(tmp_path):
 FATES = {
     "b/copy.png": "same file: a/one.png",
     "b/mirror.jpg": "near duplicate: a/two.jpg",
-    "b/page.jpg": "undecodable: The upload is not an image of a known kind.",
+    "b/page.jpg": "no image: The upload is not an image of a known kind.",
     "b/sheet.png": "collage",
     "b/small.png": "too small: 40 pixels, of 64 wanted",
     "b/twin.jpg": "near duplicate: a/one.png",
@@ -68,7 +68,7 @@ def test_what_spoils_a_set_is_left_out_and_the_report_says_why(source, tmp_path)
     report = prepare(source, tmp_path / "out", 64)
     assert report["left_out"] == FATES
     assert (report["found"], report["kept"]) == (9, 3)
-    expected = {"near duplicate": 2, "same file": 1, "undecodable": 1, "collage": 1, "too small": 1}
+    expected = {"near duplicate": 2, "same file": 1, "no image": 1, "collage": 1, "too small": 1}
     assert report["dropped"] == expected
     assert json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8")) == report
     with Image.open(tmp_path / "out" / "dropped.png") as sheet:
@@ -347,3 +347,16 @@ def test_a_file_that_was_cut_off_is_not_kept(site, tmp_path):
     assert files == {}
     assert list(failures.values()) == ["the connection broke"]
     assert list((tmp_path / "files").iterdir()) == []
+
+
+def test_what_is_no_picture_is_counted_by_reason_and_not_drawn(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    scene(1).save(folder / "a.png")
+    (folder / "notes.txt").write_text("text")
+    (folder / "again").symlink_to(folder)
+    report = prepare(folder, tmp_path / "out", 32)
+    assert report["dropped"] == {"linked folder that is read already": 1, "no image": 1}
+    assert report["left_out"]["notes.txt"] == "no image"
+    assert (report["found"], report["kept"]) == (3, 1)
+    assert not (tmp_path / "out" / "dropped.png").exists()

@@ -90,7 +90,7 @@ def test_unreadable_files_are_said_and_the_rest_is_trained_on(pictures, recipe, 
     (pictures / "bad.png").write_bytes(b"no image")
     result = ddpm("train", pictures, "--out", tmp_path / "run", "--recipe", recipe, "--max-steps", 1)
     assert result.exit_code == 0
-    assert result.stderr.startswith("1 files left out, the first: bad.png:")
+    assert result.stderr.startswith("1 files left out (1 no image); the first: bad.png: no image:")
 
 
 def test_a_prepared_set_says_what_was_left_out_and_where_it_lies(pictures, tmp_path):
