@@ -12,7 +12,7 @@ from PIL import Image
 from ddpm_core.bundle import Bundle, read_bundle
 from ddpm_core.denoiser import Denoiser, fastest_dtype, make_ready
 from ddpm_core.errors import InvalidInput
-from ddpm_core.faces import FaceFinder, Target, align, decode
+from ddpm_core.faces import FaceFinder, Target, pool_for
 from ddpm_core.faces.find import YUNET
 from ddpm_core.gate import Judgement, denoising_errors, score
 from ddpm_core.pixels import to_pixels, to_tensor
@@ -29,20 +29,22 @@ class Pipeline:
         bundle: what the bundle says.
         denoiser: the network on its device.
         finder: the face finder of the bundle's domain.
+        pool: decodes and aligns uploads, with copies of the finder.
     """
 
     def __init__(self, bundle: Bundle, denoiser: Denoiser, finder: FaceFinder) -> None:
         self.bundle = bundle
         self.denoiser = denoiser
         self.finder = finder
+        self.pool = pool_for(finder.domain, finder.yunet)
 
     def aim(self, image: bytes, *, align_to: str = "auto", face: int | None = None) -> Target:
         """Decode an upload and align it to the model's size; `align_to` and `face` as in the request.
 
         Raises:
-            InvalidInput: not an image, or a box or face that does not exist.
+            InvalidInput: not an image, one that costs too much, or a box or face that does not exist.
         """
-        return align(decode(image), self.bundle.manifest.image_size, self.finder, align=align_to, face=face)
+        return self.pool.aim(image, self.bundle.manifest.image_size, align=align_to, face=face).result()
 
     def judge(self, target: Target) -> Judgement:
         """Say how strange a target is to the model, in one network call; only a bundle with statistics can score."""

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ddpm_core.errors import InvalidInput
 from ddpm_core.faces.colours import UnknownColours, to_srgb
+from ddpm_core.faces.cost import estimate
 from ddpm_core.faces.files import Animated, Header, PreviewOnly, kind_of, open_file
 
 T = TypeVar("T")
@@ -69,7 +70,7 @@ def decode(data: bytes | bytearray | memoryview, *, max_bytes: int = MAX_BYTES) 
 
     Raises:
         InvalidInput: empty_image, not_an_image, truncated_image (pixels are missing), animated, too_many_pixels,
-            too_small or preview_only, field `image`.
+            too_small, preview_only or too_costly, field `image`.
     """
     data = bytes(data)
     if not data:
@@ -77,6 +78,7 @@ def decode(data: bytes | bytearray | memoryview, *, max_bytes: int = MAX_BYTES) 
     kind = kind_of(data)
     if kind is None:
         raise _invalid("not_an_image", "The upload is not an image of a known kind.")
+    estimate(data)  # refuses what costs far more than its pixels
     header = _decoding(lambda: open_file(kind, data))
     _check_size(header, max_bytes)
     width, height = header.width, header.height
@@ -126,6 +128,8 @@ def _decoding(read: Callable[[], T]) -> T:
         message = "The image has more pixels than are decoded here."
         given = f"over {2 * MAX_PIXELS // 1_000_000} million pixels"  # Pillow does not say how many
         raise InvalidInput("too_many_pixels", message, field="image", given=given, allowed=allowed) from None
+    except MemoryError:  # no damage: a helper process has less memory than the machine
+        raise
     except Exception:
         raise _invalid("truncated_image", "The image is damaged or cut off: pixels are missing.") from None
 

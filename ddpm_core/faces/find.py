@@ -77,6 +77,7 @@ class FaceFinder:
                 "unknown_value", f"The domain {domain!r} is not known.", field="domain", given=domain, allowed=known
             )
         self.domain = Domain(domain)
+        self.yunet = yunet
         self._lock = threading.Lock()
         self._yunet = _load_yunet(yunet) if yunet is not None else None
         self._frontal = _cascade("frontalface_alt2")
