@@ -156,10 +156,10 @@ class StepEngine:
         self.check_room()
         self._jobs[request_id] = _Job(plan, num_images or len(plan.seeds), preview_every, self._clock(), cost)
 
-    def check_room(self) -> None:
-        """Raise `Busy` if the engine is full."""
-        if len(self._jobs) >= self.capacity:
-            raise Busy(max(1, math.ceil(self.backlog_seconds / len(self._jobs))))
+    def check_room(self, coming: int = 0) -> None:
+        """Raise `Busy` if the engine is full, or will be with so many who are on their way to it."""
+        if len(self._jobs) + coming >= self.capacity:
+            raise Busy(max(1, math.ceil(self.backlog_seconds / max(1, len(self._jobs)))))
 
     def retain(self, request_ids: Collection[str]) -> int:
         """Drop every open request that is not in `request_ids`; give how many were dropped."""

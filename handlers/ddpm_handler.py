@@ -3,8 +3,12 @@
 TorchServe (continuous batching) calls it with every open request, again and again; a request comes with its data
 once, later with its id alone, and no longer when its client has left.
 
-How a request ends: an answer that is complete in its first call is a plain response (criterion None, which alone may
-carry a status); any other is chunks (False) up to the last one (True, on which a first call would hang).
+How a request ends: an answer that is complete in the first call that answers it is a plain response (criterion None,
+which alone may carry a status); any other is chunks (False) up to the last one (True, on which a first answer would
+hang).
+
+A selfie is decoded in a helper process, and nobody waits for it. Until it is decoded its request is left out of what
+is answered, by which its status stays open: TorchServe sends nothing for an id that is taken out of its own table.
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +30,11 @@ from ddpm_api.render import JSON, Kind, Offer
 from ddpm_core import events
 from ddpm_core.engine import Busy
 from ddpm_core.errors import InvalidInput
+from ddpm_core.faces import Target
 from ddpm_core.gate import Judgement
 from ddpm_core.plan import make_plan
 from handlers.answer import About, Answer, describe_target
-from handlers.intake import Arrival, asks_to_describe, over_grpc, read, request_id
+from handlers.intake import Arrival, asks_to_describe, caller, over_grpc, read, request_id
 from handlers.loading import load_engine
 from handlers.meters import Meters, device_memory, host_memory
 from handlers.settings import read_settings
@@ -40,6 +46,17 @@ _FORGOTTEN = Error(code="unavailable", message="The service paused and gave this
 _OUT_OF_TIME = Error(
     code="timeout", message="The answer took longer than a gRPC call may last here; HTTP has no such limit."
 )
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """A request whose selfie is being decoded."""
+
+    arrival: Arrival
+    about: About
+    is_whole: bool
+    target: Future[Target]
+    begin: float
 
 
 class Handler:
@@ -66,7 +83,8 @@ class Handler:
         self._identity = (manifest.name, manifest.version)
         self._meters = Meters(context.metrics, *self._identity)
         self._answers: dict[str, Answer] = {}  # of open requests
-        self._lost: dict[str, bytes] = {}  # last chunks of requests that were dropped but may still be asked for
+        self._opening: dict[str, _Opening] = {}  # not answered yet
+        self._lost: dict[str, Answer] = {}  # of requests that were dropped but may still be asked for
         self._last_call = time.monotonic()
         self._lock = threading.Lock()
         threading.Thread(target=self._watch_idle, daemon=True).start()
@@ -82,25 +100,36 @@ class Handler:
                 self._last_call = time.monotonic()
 
     def preprocess(self, data: list[Mapping[str, Any]], context: Any) -> None:
-        """Drop requests whose clients have left; read, align, plan and admit those that are new."""
+        """Drop requests whose clients have left; read those that are new."""
         open_ids = set(context.request_ids.values())
         self._answers = {key: answer for key, answer in self._answers.items() if key in open_ids}
-        self._lost = {key: chunk for key, chunk in self._lost.items() if key in open_ids}
+        self._lost = {key: answer for key, answer in self._lost.items() if key in open_ids}
+        for key in self._opening.keys() - open_ids:
+            self._opening.pop(key).target.cancel()
         self.engine.retain(self._answers)
         for i, key in context.request_ids.items():
-            if key not in self._answers and key not in self._lost:
-                self._answers[key] = self._receive(key, data[i], context.get_all_request_header(i))
+            if key not in self._answers and key not in self._opening and key not in self._lost:
+                self._receive(key, data[i], context.get_all_request_header(i))
 
     def inference(self) -> None:
-        """Make ticks for a moment, or until every answer that must be whole is complete."""
+        """Admit whose selfies are decoded, and tick; for a moment, or until those that must be whole are complete."""
         begin = time.monotonic()
-        while len(self.engine):
-            self._tick()
+        while len(self.engine) or self._opening:
+            if not len(self.engine):
+                wait([each.target for each in self._opening.values()], self.settings.tick_seconds, FIRST_COMPLETED)
+            self._open()
+            if len(self.engine):
+                self._tick()
             seconds = time.monotonic() - begin
             whole = [key for key, answer in self._answers.items() if answer.is_whole and not answer.done]
-            if whole and seconds >= self.settings.grpc_seconds:
+            unopened = [key for key, each in self._opening.items() if each.is_whole]
+            if seconds >= self.settings.grpc_seconds:
                 self._fail(whole, _OUT_OF_TIME)
-            if seconds >= self.settings.tick_seconds and not whole:
+                for key in unopened:
+                    self._give_up(key, _OUT_OF_TIME)
+            elif whole or unopened:
+                continue
+            if seconds >= self.settings.tick_seconds:
                 break
 
     def postprocess(self, context: Any) -> list[bytes]:
@@ -108,12 +137,13 @@ class Handler:
         now = time.monotonic()
         results: list[bytes] = []
         criteria: list[Callable[[bytes], bool | None]] = []
-        for i, key in context.request_ids.items():
-            if key in self._lost:
-                results.append(self._lost.pop(key))
-                criteria.append(_criterion(True))
+        for i, key in list(context.request_ids.items()):
+            if key in self._opening:
+                del context.request_ids[i]
+                results.append(b"")
+                criteria.append(_criterion(False))
                 continue
-            answer = self._answers[key]
+            answer = self._lost.pop(key, None) or self._answers[key]
             criteria.append(_criterion(None if answer.is_first and answer.done else answer.done))
             results.append(answer.collect(now))
             # Headers hold constants and numbers only: other text could split the response or kill the worker.
@@ -124,27 +154,39 @@ class Handler:
             if answer.is_whole:
                 context.set_response_header(i, "ts_stream_next", "false")  # without it gRPC kills the worker
             if answer.done:
-                del self._answers[key]
+                self._answers.pop(key, None)
         context.stopping_criteria = criteria
         self._tell(now)
         return results
 
-    def _receive(self, key: str, fields: Mapping[str, Any], headers: Mapping[str, Any]) -> Answer:
-        """Admit a new request; whatever is wrong with it becomes its answer."""
+    def _receive(self, key: str, fields: Mapping[str, Any], headers: Mapping[str, Any]) -> None:
+        """Read a new request; whatever is wrong with it becomes its answer."""
         is_whole = over_grpc(headers)
         about = About(request_id(headers, key), *self._identity)
         if asks_to_describe(headers):
             answer = Answer(Rendering(_DOCUMENT), about, is_whole=True)
             answer.describe(self._description())
-            return answer
+            self._answers[key] = answer
+            return
         try:
-            return self._admit(key, read(fields, headers), about, is_whole=is_whole)
+            arrival = read(fields, headers)
+            request = arrival.request
+            if not request.detect_only:
+                self.engine.check_room(len(self._opening))  # before work is done for a picture
+            if request.image is None:
+                self._answers[key] = self._admit(key, arrival, about, None, time.monotonic(), is_whole=is_whole)
+                return
+            target = self.pipeline.pool.aim(
+                request.image,
+                self.pipeline.bundle.manifest.image_size,
+                align=str(request.align),
+                face=request.face,
+                caller=caller(headers),
+            )
+            arrival = replace(arrival, request=request.model_copy(update={"image": b""}))  # the pool has it
+            self._opening[key] = _Opening(arrival, about, is_whole, target, time.monotonic())
         except Exception as problem:
-            answer = Answer(Rendering(_DOCUMENT), about, is_whole=is_whole)
-            error = _explain(problem)
-            self._meters.count("ddpm_rejected_total", 1, error.code)
-            answer.fail(error)
-            return answer
+            self._refuse(key, about, _explain(problem), is_whole=is_whole)
 
     def _description(self) -> dict[str, Any]:
         """What the management API's `customized=true` tells: what this version is, and how it runs here."""
@@ -156,17 +198,38 @@ class Handler:
             "samplers": list(Sampler),
             "device": str(self.engine.denoiser.device),
             "max_rows": self.engine.max_rows,
-            "requests": len(self._answers),
+            "requests": len(self._answers) + len(self._opening),
         }
 
-    def _admit(self, key: str, arrival: Arrival, about: About, *, is_whole: bool) -> Answer:
+    def _open(self) -> None:
+        """Admit requests whose selfies are decoded."""
+        for key, each in list(self._opening.items()):
+            if each.target.done():
+                del self._opening[key]
+                try:
+                    aim = each.target.result()
+                    answer = self._admit(key, each.arrival, each.about, aim, each.begin, is_whole=each.is_whole)
+                    self._answers[key] = answer
+                except Exception as problem:
+                    self._refuse(key, each.about, _explain(problem), is_whole=each.is_whole)
+
+    def _give_up(self, key: str, error: Error) -> None:
+        """Refuse a request whose selfie is not decoded yet."""
+        each = self._opening.pop(key)
+        each.target.cancel()
+        self._refuse(key, each.about, error, is_whole=each.is_whole)
+
+    def _refuse(self, key: str, about: About, error: Error, *, is_whole: bool) -> None:
+        self._meters.count("ddpm_rejected_total", 1, error.code)
+        answer = Answer(Rendering(_DOCUMENT), about, is_whole=is_whole)
+        answer.fail(error)
+        self._answers[key] = answer
+
+    def _admit(
+        self, key: str, arrival: Arrival, about: About, aim: Target | None, begin: float, *, is_whole: bool
+    ) -> Answer:
         request, rendering = arrival.request, arrival.rendering
-        begin = time.monotonic()
-        if not request.detect_only:
-            self.engine.check_room()  # before a picture is decoded, for which everybody waits
-        aim = None
-        if request.image is not None:
-            aim = self.pipeline.aim(request.image, align_to=str(request.align), face=request.face)
+        if aim is not None:
             target = describe_target(aim, with_picture=request.return_target)
             found = (Notice(code=code, message=message) for code, message in aim.warnings)
             about = replace(about, target=target, warnings=(*request.warnings, *found))
@@ -250,12 +313,12 @@ class Handler:
         under_way = [answer for answer in self._answers.values() if not answer.done]
         running = sum(answer.started for answer in under_way)
         self._meters.gauge("ddpm_requests_running", running)
-        self._meters.gauge("ddpm_requests_queued", len(under_way) - running)
+        self._meters.gauge("ddpm_requests_queued", len(under_way) - running + len(self._opening))
         self._meters.gauge("ddpm_backlog_seconds", self.engine.backlog_seconds)
         self._meters.gauge("ddpm_max_rows", self.engine.max_rows)
         self._meters.gauge("ddpm_memory_bytes", host_memory(), "host")
         self._meters.gauge("ddpm_memory_bytes", device_memory(self.engine.denoiser.device), "device")
-        self._meters.flush(now, at_once=not under_way)
+        self._meters.flush(now, at_once=not under_way and not self._opening)
 
     def _watch_idle(self) -> None:
         """Forget requests that no call has asked for: when all clients leave at once, no call comes to tell."""
@@ -263,14 +326,16 @@ class Handler:
             time.sleep(self.settings.idle_seconds / 4)
             with self._lock:
                 now = time.monotonic()
-                if self._answers and now - self._last_call > self.settings.idle_seconds:
+                if (self._answers or self._opening) and now - self._last_call > self.settings.idle_seconds:
                     self._forget(now)
 
     def _forget(self, now: float) -> None:
         self.engine.retain(())
-        for key, answer in self._answers.items():
+        for key in list(self._opening):
+            self._give_up(key, _FORGOTTEN)
+        for answer in self._answers.values():
             answer.fail(_FORGOTTEN)
-            self._lost[key] = answer.collect(now)
+        self._lost |= self._answers
         self._answers = {}
         self._tell(now)
 

@@ -67,6 +67,11 @@ def request_id(headers: Mapping[str, Any], default: str) -> str:
     return given if given and _REQUEST_ID.fullmatch(given) else default
 
 
+def caller(headers: Mapping[str, Any]) -> str | None:
+    """Give who is charged for a picture, as the front door names him; None for those who ask here."""
+    return header(headers, "x-ddpm-caller")
+
+
 def header(headers: Mapping[str, Any], name: str) -> str | None:
     """Give a header by its lower-case name."""
     return next((value for key, value in headers.items() if isinstance(value, str) and key.lower() == name), None)

@@ -79,9 +79,9 @@ def _answer(said: wire.Said, data: bytearray, finder: FaceFinder) -> tuple[wire.
         if said["side"] is None:
             about, pixels = wire.from_result(picture)
         else:
-            about, pixels = wire.from_result(
-                align(picture, said["side"], finder, align=said["align"], face=said["face"])
-            )
+            signal.setitimer(signal.ITIMER_PROF, said["limits"]["align_seconds"])
+            target = align(picture, said["side"], finder, align=said["align"], face=said["face"])
+            about, pixels = wire.from_result(target)
         return {"made": about}, pixels
     except InvalidInput as refusal:
         return {"refused": wire.from_refusal(refusal)}, b""
@@ -95,7 +95,7 @@ def _answer(said: wire.Said, data: bytearray, finder: FaceFinder) -> tuple[wire.
 
 def _limit(limits: wire.Said, used: int) -> None:
     """Let the kernel end this process where a picture takes too much."""
-    signal.setitimer(signal.ITIMER_PROF, limits["processor_seconds"])
+    signal.setitimer(signal.ITIMER_PROF, limits["decode_seconds"])
     signal.setitimer(signal.ITIMER_REAL, limits["seconds"])
     with suppress(ValueError):  # a container's own limit is lower
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]

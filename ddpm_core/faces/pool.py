@@ -24,8 +24,9 @@ from ddpm_core.faces.align import Target
 from ddpm_core.faces.decode import Picture
 from ddpm_core.faces.nursery import Dead, Helper, Nursery
 
-# Seconds: a picture may take so much processor time, and so many times what it is expected to take.
-_LEAST_SECONDS, _PATIENCE = 0.4, 4.0
+# Seconds: decoding may take so much processor time, and so many times what it is expected to take.
+_LEAST_SECONDS, _PATIENCE = 0.5, 4.0
+_ALIGN_SECONDS = 3.0  # the longest search for a face takes a tenth of it
 # The same of time: a machine at work gives a helper little of it, but only one that is stuck takes so long.
 _LEAST_WALL, _WALL_PATIENCE = 30.0, 20.0
 # Bytes of address space: for any picture, for a pixel, and at most.
@@ -69,6 +70,7 @@ class Pool:
         self._working: list[_Job] = []
         self._spent: dict[str, tuple[float, float]] = {}  # caller → seconds of a processor, and as of when
         self._threads: list[threading.Thread] = []
+        self._closed = False
 
     def aim(
         self, data: bytes, side: int, *, align: str = "auto", face: int | None = None, caller: str | None = None
@@ -93,6 +95,17 @@ class Pool:
         """Decode an upload; the rest as in `aim`."""
         return self._submit(data, {"side": None}, wire.to_picture, caller)
 
+    def close(self) -> None:
+        """Decode no more pictures: what waits is cancelled."""
+        with self._news:
+            self._closed = True
+            for job in self._waiting:
+                job.done.cancel()
+            self._news.notify_all()
+        for thread in self._threads:
+            thread.join()
+        self._nursery.close()
+
     def _submit(
         self, data: bytes, said: wire.Said, read: Callable[[wire.Said, bytearray], Any], caller: str | None
     ) -> Future[Any]:
@@ -107,7 +120,8 @@ class Pool:
             now = time.monotonic()
             seconds = expected.seconds + self._debt(caller, now)
             limits = {
-                "processor_seconds": _LEAST_SECONDS + _PATIENCE * expected.seconds,
+                "decode_seconds": _LEAST_SECONDS + _PATIENCE * expected.seconds,
+                "align_seconds": _ALIGN_SECONDS,
                 "seconds": _LEAST_WALL + _WALL_PATIENCE * expected.seconds,
                 "memory": memory,
                 "nice": _NICE if seconds > _NICE_SECONDS else 0,
@@ -138,38 +152,46 @@ class Pool:
     def _work(self) -> None:
         """Give one job after the other to a helper, which waits for it, ready."""
         helper: Helper | None = None
-        while True:
+        while not self._closed:
             with suppress(RuntimeError):  # whoever needs it is told
                 helper = helper or self._nursery.helper()
-            job = self._next()
-            seconds = job.limits["processor_seconds"]
-            try:
-                while True:
-                    helper = helper or self._nursery.helper()
-                    try:
-                        said, pixels = helper.ask(job.said, job.data, job.limits["seconds"])
-                        break
-                    except Dead as death:
-                        helper.close()
-                        helper = None
-                        if death.guilty:
-                            raise cost.too_costly("takes more to decode than its size explains") from None
-                seconds = float(said["processor_seconds"])
-                job.done.set_result(_made(job, said, pixels))
-            except Exception as problem:
-                job.done.set_exception(problem)
-            finally:
-                with self._news:
-                    self._working.remove(job)
-                    self._charge(job.caller, seconds)
-                    self._news.notify_all()
-            if helper is not None and helper.pictures >= self._each:
+            helper = self._do_next(helper)  # nothing here holds a picture while there is none to decode
+            if helper is not None and (helper.pictures >= self._each or self._closed):
                 helper.close()
                 helper = None
 
-    def _next(self) -> _Job:
-        with self._news:
+    def _do_next(self, helper: Helper | None) -> Helper | None:
+        """Do the next job; give the helper that is left."""
+        job = self._next()
+        if job is None:
+            return helper
+        seconds = job.limits["decode_seconds"]
+        try:
             while True:
+                helper = helper or self._nursery.helper()
+                try:
+                    said, pixels = helper.ask(job.said, job.data, job.limits["seconds"])
+                    break
+                except Dead as death:
+                    helper.close()
+                    helper = None
+                    if death.guilty:
+                        raise cost.too_costly("takes more to decode than its size explains") from None
+            seconds = float(said["processor_seconds"])
+            job.done.set_result(_made(job, said, pixels))
+        except Exception as problem:
+            job.done.set_exception(problem)
+        finally:
+            with self._news:
+                self._working.remove(job)
+                self._charge(job.caller, seconds)
+                self._news.notify_all()
+        return helper
+
+    def _next(self) -> _Job | None:
+        """Wait for a job whose turn it is; None when the pool is closed."""
+        with self._news:
+            while not self._closed:
                 for job in self._waiting:
                     if self._may_begin(job):
                         self._waiting.remove(job)
@@ -179,6 +201,7 @@ class Pool:
                         break
                 else:
                     self._news.wait()
+            return None
 
     def _may_begin(self, job: _Job) -> bool:
         if job.is_heavy and any(other.is_heavy for other in self._working):

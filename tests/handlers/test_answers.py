@@ -114,7 +114,7 @@ def test_the_target_is_given_back_on_request_and_not_marked_as_generated(fronten
 
 def test_faces_are_told_at_once_without_generating(frontend, selfie):
     job = frontend.form({"image": selfie, "detect_only": b"true", "seed": b"1"})
-    frontend.call()
+    frontend.answer(job)
 
     assert job.ended
     assert (len(job.json["target"]["faces"]), job.json["target"]["face"], job.json["images"]) == (1, 0, [])

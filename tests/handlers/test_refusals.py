@@ -57,7 +57,7 @@ def test_bad_input_is_answered_at_once_and_others_go_on(kind, body, status, code
     running = frontend.json({"num_inference_steps": 3})
     frontend.call()
     refused = getattr(frontend, kind)(body, accept="image/png")
-    frontend.call()
+    frontend.answer(refused)
 
     assert refused.ended
     assert (refused.status, refused.content_type) == (status, "application/json")
@@ -79,7 +79,7 @@ def test_an_error_that_nobody_foresaw_is_told_without_its_words(frontend, selfie
         raise ValueError(selfie[:50].hex())
 
     with monkeypatch.context() as patch:
-        patch.setattr(frontend.handler.pipeline, "aim", broken)
+        patch.setattr(frontend.handler.pipeline.pool, "aim", broken)
         job = frontend.raw(selfie)
         frontend.call()
 
