@@ -90,7 +90,7 @@ class Gate:
         try:
             if version in known.versions and known.versions[version].state is State.LEAVING:
                 raise ApiError(Error(code="unavailable", message=f"{model} {version} is being removed.", retry_after=5))
-            with self.limits.place(model, version):
+            with self.limits.place(model, version, Caller(logs.caller.get())):
                 asked = self.backend.generate(model, version, request, request_id, progress=progress)
                 async with aclosing(asked) as events:
                     async for event in events:

@@ -30,9 +30,11 @@ from ddpm_api import (
 )
 from ddpm_service.errors import ServiceError
 from ddpm_service.gateway import grpc_messages
+from ddpm_service.gateway.auth import Caller
 from ddpm_service.gateway.door import Door
 from ddpm_service.gateway.grpc_messages import POOL, SERVICE, Prediction, prediction, read_prediction
 from ddpm_service.gateway.grpc_small import OPTIONS, SmallMethods, give_memory_back
+from ddpm_service.gateway.limits import Turns
 from ddpm_service.gateway.logs import log, request_id
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -75,7 +77,7 @@ class GrpcDoor:
 
     def __init__(self, door: Door) -> None:
         self._door = door
-        self._readers = asyncio.Semaphore(_READERS)
+        self._readers = Turns(_READERS)
         self._health = health_aio.HealthServicer()
         self._following: asyncio.Task[None] | None = None
         self._server: grpc.aio.Server | None = None
@@ -167,8 +169,8 @@ class GrpcDoor:
         """Answer one call; return why it failed, after everything that was held for it is free."""
         try:
             with ExitStack() as held:
-                held.enter_context(self._door.gate.admit(authorization))
-                asked = read_prediction(await self._read(messages, held))
+                caller = held.enter_context(self._door.gate.admit(authorization))
+                asked = read_prediction(await self._read(messages, held, caller))
                 await self._answer(asked, context, identity, whole=whole)
         except ApiError as refusal:
             return refusal.error
@@ -177,13 +179,13 @@ class GrpcDoor:
             return Error(code="internal", message="The service failed on this request; it may be tried again.")
         return None
 
-    async def _read(self, messages: AsyncIterator[bytes], held: ExitStack) -> bytes:
+    async def _read(self, messages: AsyncIterator[bytes], held: ExitStack, caller: Caller) -> bytes:
         """The call's one message; the memory for it is counted until `held` closes."""
         seconds = self._door.settings.upload_seconds
         try:
-            async with asyncio.timeout(seconds), self._readers:
+            async with asyncio.timeout(seconds), self._readers.turn(caller):
                 limits, longest = self._door.gate.limits, self._door.settings.max_bytes
-                upload = held.enter_context(limits.upload(longest))
+                upload = held.enter_context(limits.upload(longest, caller))
                 upload.settle(longest)  # gRPC takes a message whole
                 message = await anext(aiter(messages), b"")
         except TimeoutError:

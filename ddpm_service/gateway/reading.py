@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from ddpm_api import ApiError, Error, GenerateRequest, InvalidRequest, parse_form, parse_json, parse_raw
 from ddpm_api.errors import shown_name
+from ddpm_service.gateway.auth import Caller
 from ddpm_service.gateway.limits import Limits, too_large
 from ddpm_service.gateway.parts import read_parts
 from ddpm_service.gateway.settings import Settings
@@ -31,11 +32,13 @@ _MOST_VALUES = 10_000
 _MOST_FIELDS = 64
 _CODINGS = {"", "identity", "gzip", "x-gzip", "deflate"}
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
+# A body may pause so long; it holds memory that others want.
+_STALL_SECONDS = 5.0
 
 T = TypeVar("T")
 
 
-async def read_body(request: Request, limits: Limits, settings: Settings, held: ExitStack) -> bytes:
+async def read_body(request: Request, limits: Limits, settings: Settings, held: ExitStack, caller: Caller) -> bytes:
     """The whole body, decompressed; the memory for it is counted until `held` closes.
 
     Raises:
@@ -45,17 +48,22 @@ async def read_body(request: Request, limits: Limits, settings: Settings, held: 
     """
     coding = _coding(request)
     announced = request.headers.get("content-length")
-    upload = held.enter_context(limits.upload(int(announced) if announced else 0))
+    upload = held.enter_context(limits.upload(int(announced) if announced else 0, caller))
     body = bytearray()
+    now = asyncio.get_running_loop().time
+    end = now() + settings.upload_seconds
     try:
-        async with asyncio.timeout(settings.upload_seconds):
+        async with asyncio.timeout_at(min(now() + _STALL_SECONDS, end)) as patience:
             async for chunk in request.stream():
+                # Bytes buy time, but none in advance: who has sent all but the last one is not waited for either.
+                bought = (patience.when() or end) + len(chunk) / settings.min_upload_rate
+                patience.reschedule(min(bought, now() + _STALL_SECONDS, end))
                 body += chunk
                 if len(body) > settings.max_bytes:
                     raise too_large(len(body), settings.max_bytes)
                 upload.settle(len(body))
     except TimeoutError:
-        allowed = f"{settings.upload_seconds:g} seconds"
+        allowed = f"{settings.upload_seconds:g} seconds, {settings.min_upload_rate} bytes a second"
         message = "The request's body did not arrive in time."
         raise ApiError(Error(code="upload_timeout", message=message, allowed=allowed)) from None
     if not coding:

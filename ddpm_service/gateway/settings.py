@@ -29,6 +29,7 @@ class Settings(BaseModel):
     max_bytes: int = Field(32 * 2**20, ge=1024, le=2**30, description="longest request body")
     max_upload_bytes: int = Field(256 * 2**20, ge=1024, description="bodies that are held in memory at one time")
     upload_seconds: float = Field(60.0, gt=0, description="time in which a body must have arrived")
+    min_upload_rate: int = Field(16 * 2**10, ge=1, description="bytes a second that a body must arrive at")
     max_open: int = Field(100, ge=1, le=1000, description="requests under way or queued per model version")
     max_open_per_token: int = Field(20, ge=1, description="requests of one token under way or queued")
     rate_per_minute: float = Field(120.0, ge=1, description="requests of one token")
