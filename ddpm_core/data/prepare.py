@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from ddpm_core import faces
 from ddpm_core.data.collection import Collection, open_collection, refuse_inside
 from ddpm_core.data.download import download, read_addresses
+from ddpm_core.data.images import decoders
 from ddpm_core.data.judge import NearDuplicates, is_collage
 from ddpm_core.data.left_out import count_reasons, in_words, reason
 from ddpm_core.errors import InvalidInput
@@ -188,7 +189,7 @@ def _decoded(
             return name, "", error
         digest = hashlib.sha256(data).hexdigest()
         try:
-            return name, digest, faces.decode(data)
+            return name, digest, decoders().decode(data).result()
         except InvalidInput as error:
             return name, digest, error
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_core import faces
 from ddpm_core.bundle import Bundle
 from ddpm_core.data import images
 from ddpm_core.data.collection import open_collection
@@ -117,7 +116,7 @@ def _refuse_smaller(data: Path, side: int) -> None:
     collection = open_collection(data)
     for name in collection.names[:: -(-len(collection.names) // _LOOKED_AT)]:
         try:
-            picture = faces.decode(collection.read(name))
+            picture = images.decoders().decode(collection.read(name)).result()
         except (OSError, InvalidInput):
             continue  # left out by the loader too
         if min(picture.width, picture.height) < side:
