@@ -23,6 +23,7 @@ STATUS: dict[str, int] = {
     "upload_timeout": 408,
     "too_large": 413,
     "too_many_pixels": 413,
+    "too_costly": 413,
     "not_an_image": 415,
     "unsupported_media_type": 415,
     "unknown_host": 421,

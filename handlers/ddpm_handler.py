@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import resource
 import threading
 import time
 import traceback
@@ -72,6 +73,7 @@ class Handler:
     def __init__(self, context: Any) -> None:
         # TorchServe would log a traceback for each body that it cannot decode.
         os.environ["TS_DECODE_INPUT_REQUEST"] = "false"
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core holds faces
         try:
             self.settings = read_settings((context.model_yaml_config or {}).get("handler"))
         except ValueError as error:

@@ -7,10 +7,12 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ddpm_core import events, load
 from ddpm_core.engine import StepEngine
+from ddpm_core.faces import encode
 from ddpm_core.pace import measure_guide_cost, measure_max_rows
 from ddpm_core.pipeline import Pipeline
 from ddpm_core.plan import make_plan
@@ -71,7 +73,8 @@ def load_engine(bundle: Path, gpu: int | None, settings: Settings) -> tuple[Pipe
 
 
 def _make_an_image(pipeline: Pipeline, engine: StepEngine) -> None:
-    """Go the served way once: a model that cannot is not ready."""
+    """Go the served way once: a model that cannot is not ready. The helpers that decode selfies start on the way."""
+    pipeline.aim(encode(np.zeros((64, 64, 3), np.uint8), "png"), align_to="center")
     engine.admit("load", make_plan(pipeline.bundle, num_inference_steps=2, seed=0))
     while len(engine):
         for _, event in engine.tick():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import sys
 
@@ -40,6 +41,7 @@ app.add_typer(models, name="models", help="What is served: list, describe, regis
 def main() -> None:
     """Run `ddpm`; Ctrl-C ends it with 130, SIGTERM with 143, both with everything that it has started."""
     set_defaults()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # also of what is started here: a core holds faces
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app()

@@ -36,6 +36,7 @@ def test_what_does_not_apply_is_null() -> None:
         ("not_acceptable", 406),
         ("too_large", 413),
         ("too_many_pixels", 413),
+        ("too_costly", 413),
         ("not_an_image", 415),
         ("unsupported_media_type", 415),
         ("out_of_range", 422),

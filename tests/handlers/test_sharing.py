@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import Future
+
+from ddpm_core.errors import InvalidInput
 
 NDJSON = "application/x-ndjson"
 
@@ -42,10 +45,46 @@ def test_a_client_that_leaves_frees_its_place_and_disturbs_nobody(frontend):
     assert len(staying.json["images"]) == 1
 
 
+def test_others_go_on_while_a_selfie_is_decoded(frontend, selfie, monkeypatch):
+    decoded = Future()
+    with monkeypatch.context() as patch:
+        patch.setattr(frontend.handler.pipeline.pool, "aim", lambda *_args, **_more: decoded)
+        waiting, other = frontend.raw(selfie), frontend.json({"num_inference_steps": 3})
+        frontend.finish(other)
+    assert (other.status, waiting.answers) == (200, 0)
+
+    decoded.set_exception(InvalidInput("too_costly", "Too much.", field="image"))
+    frontend.call()
+    assert (waiting.status, waiting.error["code"]) == (413, "too_costly")
+
+
+def test_who_leaves_before_his_selfie_is_decoded_is_forgotten(frontend, selfie, monkeypatch):
+    decoded = Future()
+    with monkeypatch.context() as patch:
+        patch.setattr(frontend.handler.pipeline.pool, "aim", lambda *_args, **_more: decoded)
+        leaving = frontend.raw(selfie)
+        frontend.call()
+    frontend.leave(leaving)
+    frontend.call()
+    assert decoded.cancelled()
+
+
+def test_selfies_that_are_being_decoded_count_as_open(start, selfie):
+    frontend = start(capacity=1, tick_seconds=1e-9)
+    first, second = frontend.raw(selfie), frontend.raw(selfie)
+    frontend.answer(second)
+    assert (second.status, second.error["code"]) == (503, "busy")
+    frontend.finish(first)
+    assert first.status == 200
+
+
 def test_when_all_leave_their_state_is_dropped_and_who_returns_is_told(start):
     frontend = start(tick_seconds=1e-9, idle_seconds=0.1)
     jobs = [frontend.json({}, accept=accept) for accept in (NDJSON, "application/json")]
+    frontend.handler.pipeline.pool.aim = lambda *_args, **_more: Future()
+    jobs.append(frontend.raw(b"a selfie that takes its time"))
     frontend.call()
+    del frontend.handler.pipeline.pool.aim
     handler = frontend.handler
     deadline = time.monotonic() + 30
     while len(handler.engine) and time.monotonic() < deadline:
@@ -54,9 +93,10 @@ def test_when_all_leave_their_state_is_dropped_and_who_returns_is_told(start):
 
     frontend.call()
 
-    assert [job.ended for job in jobs] == [True, True]
+    assert [job.ended for job in jobs] == [True, True, True]
     assert jobs[0].names[-1] == "error"
-    assert jobs[1].error["code"] == jobs[0].events[-1].error.code == "unavailable"
+    assert jobs[1].error["code"] == jobs[2].error["code"] == jobs[0].events[-1].error.code == "unavailable"
+    assert jobs[2].status == 503
 
 
 def test_a_full_service_refuses_with_the_time_to_come_back(start):

@@ -14,6 +14,7 @@ const TITLES = {
 	out_of_memory: "The service ran out of memory",
 	too_large: "The picture is too large",
 	too_many_pixels: "The picture is too large",
+	too_costly: "The picture takes too long to read",
 	not_an_image: "That is not a picture the service can read",
 	truncated_image: "The picture is damaged or cut off",
 	camera: "No camera",
