@@ -85,7 +85,7 @@ def _jpeg(data: bytes) -> tuple[int, int]:
             break
         if marker in (0x01, 0xD8):
             continue
-        length = int.from_bytes(data[at : at + 2], "big")
+        length = min(int.from_bytes(data[at : at + 2], "big"), len(data) - at)
         if marker in (0xC0, 0xC1, 0xC2, 0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)):
             height, width = struct.unpack_from(">HH", data, at + 3)
             pixels = max(pixels, width * height)
@@ -135,7 +135,7 @@ def _chunks(data: bytes, at: int, head: str, *, trailer: int) -> Iterator[tuple[
     while at + 8 <= len(data):
         first, second = struct.unpack_from(head, data, at)
         name, length = (first, second) if isinstance(first, bytes) else (second, first)
-        yield name, length
+        yield name, min(length, len(data) - at - 8)  # what a damaged file only claims costs nothing
         at += 8 + length + trailer
         at += length % 2 if not trailer else 0  # a RIFF's chunks begin at even places
 
@@ -148,7 +148,7 @@ def _heif(data: bytes) -> tuple[int, int]:
         width, height = struct.unpack_from(">II", data, found.end() + 4)
         pixels = max(pixels, width * height)
     if profile := data.find(b"colrprof", 0, MAX_METADATA) + 1:
-        _metadata(0, int.from_bytes(data[profile - 5 : profile - 1], "big"))
+        _metadata(0, min(int.from_bytes(data[profile - 5 : profile - 1], "big"), len(data)))
     return pixels, 1
 
 
@@ -176,6 +176,7 @@ def _tiff(data: bytes) -> tuple[int, int]:
     for entry in range(at + 2, at + 2 + 12 * count, 12):
         tag, kind, values = struct.unpack_from(order + "HHI", data, entry)
         size = _TIFF_SIZES.get(kind, 1)
+        values = min(values, len(data) // size)
         place = entry + 8
         if values * size > 4:
             (place,) = struct.unpack_from(order + "I", data, entry + 8)
