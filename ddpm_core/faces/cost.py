@@ -51,7 +51,7 @@ def estimate(data: bytes) -> Cost:
         data: the bytes of one picture.
 
     Raises:
-        InvalidInput: too_costly, field ``image``.
+        InvalidInput: too_costly, field `image`.
     """
     kind = next((each for each in _KINDS if each[0].match(data)), None)
     if kind is None:

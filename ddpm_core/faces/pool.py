@@ -86,7 +86,7 @@ class Pool:
 
         Returns:
             The target, as soon as it is made. Its `result` raises InvalidInput as `decode` and `align` do, or
-            ``too_costly``, field ``image``.
+            `too_costly`, field `image`.
         """
         said = {"side": side, "align": align, "face": face}
         return self._submit(data, said, partial(wire.to_target, side=side), caller)
