@@ -77,7 +77,7 @@ def likeness(
         from ddpm_core.evaluation.likeness.material import PERSON_PATTERN, read_material
         from ddpm_core.evaluation.likeness.methods import DEFAULT, parse_methods
         from ddpm_core.evaluation.likeness.picture import draw_likeness
-        from ddpm_core.evaluation.likeness.report import describe, table, write_report
+        from ddpm_core.evaluation.likeness.report import describe, face_table, table, write_report
         from ddpm_core.evaluation.likeness.sweep import measure
 
         compared = parse_methods(methods or DEFAULT)
@@ -108,15 +108,17 @@ def likeness(
         picture = out.with_suffix(".png")
         write_report(rows, picture.name, out.with_suffix(".md"))
         draw_likeness(rows, picture)
-        headings, lines = table(rows)
+        tables = [table(rows), face_table(rows)]
         summary = describe(rows)
-    shown = Table(*headings, box=None)
-    for column in shown.columns:
-        column.no_wrap = True
-    for line in lines:
-        shown.add_row(*line)
     printed = Console(width=max(200, Console().width))
-    printed.print(shown)
+    for headings, lines in tables:
+        shown = Table(*headings, box=None)
+        for column in shown.columns:
+            column.no_wrap = True
+        for line in lines:
+            shown.add_row(*line)
+        if lines:
+            printed.print(shown)
     printed.print(summary, soft_wrap=True, highlight=False)
     for path in (out, out.with_suffix(".md"), picture):
         typer.echo(path)

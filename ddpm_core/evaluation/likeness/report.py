@@ -30,31 +30,35 @@ _COLUMNS = (
     ("wavelet kid", "wavelet_kid", ".2f"),
     ("nearest", "nearest_real", ".2f"),
     ("faces", "face_found", ".0%"),
-    ("whole", "whole_faces", ".0%"),
+)
+_OF_FACES = (
+    ("method", "method", ""),
+    ("whole faces", "whole_faces", ".0%"),
     ("identity", "identity_distance", ".2f"),
+    ("of all", "identity_distance_all", ".2f"),
     ("uneven", "face_asymmetry", ".3f"),
-    ("face kid", "face_kid", ".2f"),
+    ("kid", "face_kid", ".2f"),
     ("±", "face_kid_standard_error", ".2f"),
-    ("face fréchet", "face_frechet", ".0f"),
+    ("fréchet", "face_frechet", ".0f"),
     ("precision", "face_precision", ".2f"),
     ("recall", "face_recall", ".2f"),
 )
+"""Heading, key and form of each column."""
 
-_OF_FACES = (
-    "By a face network (dlib): whole: share of faces that its detector scores above 1; real ones do not all reach it. "
-    "identity: distance to the selfie's person; below 0.6 the same person, of images that are no copies. uneven: "
-    "median distance of landmarks from those in a mirror, in distances of the eyes; turned faces are uneven too. face "
-    "kid, face fréchet, precision, recall: in its embedding, against real faces."
+_WHAT_FACES_SAY = (
+    "whole faces: share that dlib's detector scores above 1; real ones do not all reach it. identity: distance to the "
+    "selfie's person, below 0.6 mostly the same one; of images that are no copies, but for `of all`. uneven: median "
+    "distance of landmarks from those in a mirror, in distances of the eyes; turned faces are uneven too. kid, "
+    "fréchet, precision, recall: in the network's 128 numbers, against real faces."
 )
 
 
 def table(rows: Sequence[Row]) -> tuple[list[str], Lines]:
     """Give the headings, and a line of words a row; those on the frontier are marked with a star."""
     best = frontier(rows)
-    columns = [column for column in _COLUMNS if any(column[1] in row for row in rows)]
     lines = []
     for row in rows:
-        line = [_words(row.get(key), form) for _, key, form in columns]
+        line = [_words(row.get(key), form) for _, key, form in _COLUMNS]
         if row in made(rows):
             won = nearer_than_unguided(row, rows)
             line += [
@@ -62,8 +66,16 @@ def table(rows: Sequence[Row]) -> tuple[list[str], Lines]:
                 _words(against_the_origin(row, rows), ".2f"),
                 "*" if row in best else "",
             ]
-        lines.append(line + [""] * (len(columns) + 3 - len(line)))
-    return [*(heading for heading, *_ in columns), "nearer", "÷ origin", ""], lines
+        lines.append(line + [""] * (len(_COLUMNS) + 3 - len(line)))
+    return [*(heading for heading, *_ in _COLUMNS), "nearer", "÷ origin", ""], lines
+
+
+def face_table(rows: Sequence[Row]) -> tuple[list[str], Lines]:
+    """Give headings and lines of what the face network saw; no lines where it has not looked at every row."""
+    seen = rows if all("face_network" in row for row in rows) else ()
+    return [heading for heading, *_ in _OF_FACES], [
+        [_words(row.get(key), form) for _, key, form in _OF_FACES] for row in seen
+    ]
 
 
 def by_target(rows: Sequence[Row], key: str) -> tuple[list[str], Lines]:
@@ -103,8 +115,10 @@ def write_report(rows: Sequence[Row], picture: str, out: Path) -> None:
         "## Distance to the nearest real face by target (1: as real ones)",
         markdown(*by_target(rows, "nearest_real")),
     ]
-    if all("face_network" in row for row in rows):
-        parts += ["## Share of whole faces by target", markdown(*by_target(rows, "whole_faces")), _OF_FACES]
+    headings, lines = face_table(rows)
+    if lines:
+        parts += ["## By a face network", markdown(headings, lines), _WHAT_FACES_SAY]
+        parts += ["## Share of whole faces by target", markdown(*by_target(rows, "whole_faces"))]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 

@@ -16,7 +16,7 @@ from ddpm_core.evaluation.likeness.judge import Judge
 from ddpm_core.evaluation.likeness.material import Target, read_material
 from ddpm_core.evaluation.likeness.methods import DEFAULT, parse_methods
 from ddpm_core.evaluation.likeness.picture import draw_likeness
-from ddpm_core.evaluation.likeness.report import table, write_report
+from ddpm_core.evaluation.likeness.report import face_table, table, write_report
 from ddpm_core.evaluation.likeness.sweep import measure
 from ddpm_core.gate import Judgement
 from ddpm_core.plan import make_plan
@@ -327,11 +327,12 @@ def test_rows_without_a_face_network_are_measured_again_with_one_and_not_the_oth
     assert all("whole_faces" in row and row["face_network"] == "1" for row in with_it)
     assert run("none:2", look=FaceNetwork())[0] == with_it
     assert run("none:2")[0] == without
-    headings = {name: table(rows)[0] for name, rows in (("with", with_it), ("without", without))}
-    assert {"whole", "identity"} <= set(headings["with"])
-    assert not {"whole", "identity"} & set(headings["without"])
+    assert [line[0] for line in face_table(with_it)[1]] == ["real", "none:2"]
+    assert face_table(without)[1] == []
     write_report(with_it, "a.png", tmp_path / "a.md")
-    assert "## Share of whole faces by target" in (tmp_path / "a.md").read_text(encoding="utf-8")
+    assert "## By a face network" in (tmp_path / "a.md").read_text(encoding="utf-8")
+    write_report(without, "a.png", tmp_path / "a.md")
+    assert "## By a face network" not in (tmp_path / "a.md").read_text(encoding="utf-8")
 
 
 def test_interrupted_it_loses_the_method_under_way_alone(run):
