@@ -19,11 +19,12 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ddpm_core import schedule
+from ddpm_core.bands import Bands
 from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.domain import Domain
 from ddpm_core.errors import InvalidInput
@@ -105,6 +106,7 @@ class Manifest(BaseModel):
     channels: Literal[1, 3] = 3
     patch: Literal[1, 2, 4] = 1
     prediction_type: Prediction
+    bands: Bands | None = None
     weights: Literal["ema", "raw"] = "ema"
     defaults: SamplingDefaults = SamplingDefaults()
     network: NetworkCode | None = None
@@ -113,6 +115,17 @@ class Manifest(BaseModel):
     provenance: dict[str, Any] = {}
     figures: dict[str, Any] = {}
     checksums: dict[str, str] = {}
+
+    @field_validator("bands")
+    @classmethod
+    def _fit(cls, bands: Bands | None, info: ValidationInfo) -> Bands | None:
+        size, least = info.data.get("image_size", 0), 2 * info.data.get("patch", 1)
+        prediction = info.data.get("prediction_type", Prediction.V)
+        if bands is not None and size % least:
+            raise ValueError(f"they need an image_size that is a multiple of {least}, not {size}")
+        if bands is not None and prediction is not Prediction.V:
+            raise ValueError(f"they need prediction_type {Prediction.V}, not {prediction}")
+        return bands
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +146,14 @@ class Bundle:
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of its images."""
         return (self.manifest.channels, self.manifest.image_size, self.manifest.image_size)
+
+    @property
+    def network_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of what its network sees: blocks of pixels are channels, and so are bands."""
+        manifest = self.manifest
+        smaller = manifest.patch * (1 if manifest.bands is None else 2)
+        side = manifest.image_size // smaller
+        return (manifest.channels * smaller**2, side, side)
 
     def load_network(self) -> nn.Module:
         """Read the network in float32, with checksums, shapes and finite weights checked.
@@ -158,7 +179,7 @@ class Bundle:
         if self.manifest.guide is None:
             return None
         config = _json(self.path / GUIDE_CONFIG)
-        wanted = self.manifest.channels * self.manifest.patch**2
+        wanted = self.network_shape[0]
         if (given := _channels(config)) != wanted:
             raise _broken(self.path, f"its guide works on {given} channels and its network on {wanted}")
         network = build_network(config)
@@ -171,8 +192,17 @@ class Bundle:
         """Give what predicts clean images by its network and its guide, both made ready on `device` in `dtype`."""
 
         def around(network: nn.Module, guide: Denoiser | None = None) -> Denoiser:
-            prediction, patch = self.manifest.prediction_type, self.manifest.patch
-            return Denoiser(network, self.schedule, prediction, patch=patch, device=device, dtype=dtype, guide=guide)
+            manifest = self.manifest
+            return Denoiser(
+                network,
+                self.schedule,
+                manifest.prediction_type,
+                patch=manifest.patch,
+                device=device,
+                dtype=dtype,
+                guide=guide,
+                bands=manifest.bands,
+            )
 
         return around(network, None if guide is None else around(guide))
 
@@ -211,7 +241,7 @@ def write_bundle(
     readme: str,
     settings: Mapping[str, Any] | None = None,
 ) -> Bundle:
-    """Write a bundle that diffusers can read too (where `patch` is 1), 16-bit weights kept as they are.
+    """Write a bundle that diffusers can read too (where `patch` is 1, without bands), 16-bit weights kept as they are.
 
     Args:
         path: the folder; made, files in it replaced.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ddpm_core.bands import Bands
 from ddpm_core.layers import exchange
 from ddpm_core.schedule import NoiseSchedule
 from ddpm_core.timing import in_turn
@@ -38,6 +39,7 @@ class Denoiser:
         device: where the network is.
         dtype: the network's own precision; the arithmetic around it stays in float32.
         guide: a worse denoiser of the same schedule, for autoguidance; calling the denoiser does not use it.
+        bands: of the pictures, where the network works on bands; its prediction is v.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Denoiser:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         guide: Denoiser | None = None,
+        bands: Bands | None = None,
     ) -> None:
         self.schedule = schedule
         self.prediction = prediction
@@ -58,11 +61,15 @@ class Denoiser:
         self.dtype = dtype
         self.network = network
         self.guide = guide
+        self.bands = bands
         self._alpha_bar = torch.tensor(schedule.alpha_bar, dtype=torch.float64)
 
     def __call__(self, x: Tensor, level: Tensor) -> Tensor:
         """Predict r from x (B, C, H, W) at level (B,)."""
         a = self._alpha_bar.to(x.device)[level].view(-1, 1, 1, 1)
+        if self.bands is not None:
+            asked = self.bands.ask(x, a)
+            return self.bands.join(_without_grids(asked.clean(self.predict(asked.input, level)), self.patch))
         signal, noise = a.sqrt().to(x.dtype), (1 - a).sqrt().to(x.dtype)
         out = self.predict(x, level)
         match self.prediction:
@@ -85,7 +92,7 @@ class Denoiser:
         return self.guide(x, level)
 
     def predict(self, x: Tensor, level: Tensor) -> Tensor:
-        """Give the network's own output, in x's dtype: ε, v or x0 by `prediction`. Shape of x."""
+        """Give the network's own output, in x's dtype: ε, v or x0 by `prediction`. Shape of x, which may be bands."""
         h = F.pixel_unshuffle(x, self.patch) if self.patch > 1 else x
         h = h.to(self.device, self.dtype, memory_format=torch.channels_last)
         out = self.network(h, (level - 1).to(self.device))
@@ -103,6 +110,14 @@ def _without_grid(images: Tensor, patch: int) -> Tensor:
     blocks = F.pixel_unshuffle(images, patch)  # (B, C·p², H/p, W/p)
     mean = blocks.mean((2, 3)).view(len(images), -1, patch**2)
     return F.pixel_shuffle(blocks - (mean - mean.mean(2, keepdim=True)).view(*blocks.shape[:2], 1, 1), patch)
+
+
+def _without_grids(bands: Tensor, patch: int) -> Tensor:
+    """Take the grid out of clean bands (B, 4C, H, W): out of the coarse picture, and all that is even in the detail."""
+    coarse, detail = bands.tensor_split([bands.shape[1] // 4], dim=1)
+    blocks = F.pixel_unshuffle(detail, patch)
+    even = F.pixel_shuffle(blocks - blocks.mean((2, 3), keepdim=True), patch)
+    return torch.cat([_without_grid(coarse, patch) if patch > 1 else coarse, even], 1)
 
 
 def make_ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:

@@ -123,10 +123,7 @@ def load(
     finder = FaceFinder(bundle.manifest.domain, face_detector or _beside_models(bundle.path))
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = bundle.load_network()
-    manifest = bundle.manifest
-    patch = manifest.patch
-    example = torch.randn(2, manifest.channels * patch**2, manifest.image_size // patch, manifest.image_size // patch)
-    precision = _DTYPES[dtype] if dtype else fastest_dtype(network, example, where)
+    precision = _DTYPES[dtype] if dtype else fastest_dtype(network, torch.randn(2, *bundle.network_shape), where)
     guide = bundle.load_guide()
     denoiser = bundle.denoiser(
         make_ready(network, where, precision),

@@ -125,6 +125,13 @@ def cosine(num_levels: int = 1000, max_beta: float = 0.999) -> NoiseSchedule:
     return _from_betas(np.minimum(1 - f[1:] / f[:-1], max_beta), config)
 
 
+def doubled(schedule: NoiseSchedule) -> NoiseSchedule:
+    """Make the schedule of pictures of twice the side: at each level σ is twice as large, and σ₂₅₆ the same."""
+    alpha_bar = 1 / (1 + 4 * schedule.sigma**2)
+    betas = 1 - alpha_bar[1:] / alpha_bar[:-1]
+    return _from_betas(betas, {"trained_betas": betas.tolist(), "num_train_timesteps": schedule.num_levels})
+
+
 def from_diffusers(config: Mapping[str, Any]) -> NoiseSchedule:
     """Read the schedule out of a diffusers `scheduler_config.json`.
 

@@ -23,13 +23,16 @@ def model_card(manifest: Manifest, grid: str | None = None) -> str:
         if push
         else ""
     )
+    banded = (
+        " It works on bands (`bands` in bundle.json), so plain diffusers cannot sample it." if manifest.bands else ""
+    )
     picture = f"\n![unguided samples, not chosen]({grid})\n" if grid else ""
     return f"""# {manifest.name} {manifest.version}
 
 {seen["terms"] or "Terms of use: those of the training data."}
 
 A denoising diffusion model of {manifest.image_size} px images ({manifest.domain}), {manifest.prediction_type} on the
-{recipe["schedule"]} schedule. The weights are the {manifest.weights} weights.{guided}
+{recipe["schedule"]} schedule. The weights are the {manifest.weights} weights.{guided}{banded}
 {picture}
 Trained on {seen["training_images"]} images of `{seen["data"]}` ({seen["held_back_images"]} held back),
 {seen["images_seen"]} images seen in {seen["steps"]} steps{begun}.

@@ -14,14 +14,15 @@ NETWORKS = ("AttentionUNet", "UNet2DModel")
 
 
 def build(recipe: Recipe) -> nn.Module:
-    """Make the recipe's network with fresh weights, for images of the recipe's size, channels and patch.
+    """Make the recipe's network with fresh weights, for images of the recipe's size, channels, patch and bands.
 
     Raises:
         InvalidInput: an unknown class or setting, with the nearest known one.
     """
     settings = dict(recipe.network)
     name = settings.pop("class")
-    channels, side = recipe.channels * recipe.patch**2, recipe.image_size // recipe.patch
+    smaller = recipe.patch * 2**recipe.bands
+    channels, side = recipe.channels * smaller**2, recipe.image_size // smaller
     shape: dict[str, Any]
     match name:
         case "UNet2DModel":

@@ -6,9 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ddpm_core.bands import Bands
 from ddpm_core.denoiser import Prediction
 from ddpm_core.schedule import NoiseSchedule
 from ddpm_core.training.recipe import Loss
+
+_DETAIL = 0.2  # the weight of detail's loss beside the coarse band's
 
 
 class Objective(nn.Module):
@@ -21,8 +24,10 @@ class Objective(nn.Module):
         min_snr: γ of the Min-SNR weighting (Hang et al. 2023); 0 for none.
         stratified: spread timesteps evenly over a batch, which lowers the variance of the loss.
         patch: pixel-unshuffle factor in front of the network.
+        bands: of the images, where the network works on bands; detail's loss counts a fifth of the coarse one's.
     """
 
+    alpha_bar: Tensor
     signal: Tensor
     noise: Tensor
     weight: Tensor
@@ -36,14 +41,18 @@ class Objective(nn.Module):
         min_snr: float = 5.0,
         stratified: bool = True,
         patch: int = 1,
+        bands: Bands | None = None,
     ) -> None:
         super().__init__()
         self.prediction, self.loss, self.stratified, self.patch = prediction, loss, stratified, patch
+        self.bands = bands
         self.num_levels = schedule.num_levels
         a = torch.tensor(schedule.alpha_bar[1:])  # index is the timestep t = level − 1
+        snr = a / (1 - a) * (1 if bands is None else 4)  # the coarse band has half of σ
+        self.register_buffer("alpha_bar", a)
         self.register_buffer("signal", a.sqrt().float())
         self.register_buffer("noise", (1 - a).sqrt().float())
-        self.register_buffer("weight", _min_snr_weight(a / (1 - a), prediction, min_snr).float())
+        self.register_buffer("weight", _min_snr_weight(snr, prediction, min_snr).float())
 
     def timesteps(self, count: int) -> Tensor:
         """Draw `count` timesteps, (B,) int64, from torch's global generator."""
@@ -58,18 +67,26 @@ class Objective(nn.Module):
         signal, noise = self.signal[t].view(-1, 1, 1, 1), self.noise[t].view(-1, 1, 1, 1)
         e = torch.randn_like(x0)
         x = signal * x0 + noise * e
-        match self.prediction:
-            case Prediction.EPSILON:
-                target = e
-            case Prediction.V:
-                target = signal * e - noise * x0
-            case Prediction.SAMPLE:
-                target = x0
+        if self.bands is not None:
+            asked = self.bands.ask(x, self.alpha_bar[t].view(-1, 1, 1, 1))
+            x, target = asked.input, asked.target(self.bands.split(x0))
+        else:
+            match self.prediction:
+                case Prediction.EPSILON:
+                    target = e
+                case Prediction.V:
+                    target = signal * e - noise * x0
+                case Prediction.SAMPLE:
+                    target = x0
         if self.patch > 1:  # a permutation of pixels: the distance is the same on either side of it
             x, target = F.pixel_unshuffle(x, self.patch), F.pixel_unshuffle(target, self.patch)
         out = network(x.contiguous(memory_format=torch.channels_last), t)
         out = out if isinstance(out, Tensor) else out.sample
-        return self.weight[t] * self._distance(out.float(), target).mean(dim=(1, 2, 3))
+        distance = self._distance(out.float(), target)
+        if self.bands is None:
+            return self.weight[t] * distance.mean(dim=(1, 2, 3))
+        coarse, detail = distance.tensor_split([distance.shape[1] // 4], dim=1)
+        return self.weight[t] * coarse.mean(dim=(1, 2, 3)) + _DETAIL * detail.mean(dim=(1, 2, 3))
 
     def _distance(self, out: Tensor, target: Tensor) -> Tensor:
         match self.loss:

@@ -91,6 +91,8 @@ class Recipe(BaseModel):
         image_size: side of the square images, in pixels.
         channels: 3 for colour, 1 for grey.
         patch: side of the pixel blocks that the network sees as channels (pixel-unshuffle); 1 for none.
+        bands: 1 to split pictures into a coarse one of half the side and its detail, each learnt at its own spread
+            (`ddpm_core.bands`); the schedule is then that of the coarse one. 0 for none.
         network: `class` (UNet2DModel or AttentionUNet) and that class's own settings.
         init: folder of a bundle or checkpoint whose averaged weights the run begins with; empty for fresh ones.
         schedule, num_levels, prediction: the diffusion.
@@ -127,6 +129,7 @@ class Recipe(BaseModel):
     image_size: Count = 64
     channels: Annotated[Literal[1, 3], Field(description="1 or 3")] = 3
     patch: Count = 1
+    bands: Annotated[Literal[0, 1], Field(description="0 or 1")] = 0
     network: dict[str, Any] = {"class": "UNet2DModel"}
     init: Text = ""
     schedule: Schedule = Schedule.COSINE
@@ -163,6 +166,10 @@ class Recipe(BaseModel):
     def _fits_together(self) -> Self:
         if self.image_size % self.patch:
             raise _out_of_range("image_size", self.image_size, f"a multiple of patch = {self.patch}")
+        if self.bands and self.image_size % (2 * self.patch):
+            raise _out_of_range("image_size", self.image_size, f"a multiple of 2 · patch = {2 * self.patch} with bands")
+        if self.bands and self.prediction is not Prediction.V:
+            raise _out_of_range("prediction", str(self.prediction), f"{Prediction.V} with bands")
         if self.batch % self.accumulate:
             raise _out_of_range("batch", self.batch, f"a multiple of accumulate = {self.accumulate}")
         if "class" not in self.network:

@@ -26,7 +26,7 @@ from ddpm_core.errors import InvalidInput
 from ddpm_core.training import checkpoint, loop, machine
 from ddpm_core.training import recipe as recipes
 from ddpm_core.training.card import model_card
-from ddpm_core.training.description import describe
+from ddpm_core.training.description import bands_of, describe
 from ddpm_core.training.loop import NO_LIMITS, Limits, Report
 from ddpm_core.training.recipe import Precision, Recipe
 from ddpm_core.training.trainer import Progress, Trainer
@@ -110,17 +110,18 @@ def _run(folder: Path, recipe: Recipe, start: Path | None, limits: Limits, repor
     if parent is not None:
         seen = parent.manifest.provenance.get("images_seen", "an unknown number of")
         provenance["init"] = f"{parent.manifest.name} {parent.manifest.version}, {seen} images seen"
-    elif start is not None and "init" in (before := read_bundle(start).manifest.provenance):
-        provenance["init"] = before["init"]
-
-    described = describe(recipe, provenance)  # a bundle that cannot be is refused before the first step
+    before = None if start is None else read_bundle(start).manifest
+    if before is not None and "init" in before.provenance:
+        provenance["init"] = before.provenance["init"]
+    # What was measured before the first step holds to the end; a bundle that cannot be is refused before it.
+    described = describe(recipe, provenance, bands_of(recipe, training) if before is None else before.bands)
 
     def write(path: Path, network: nn.Module, progress: Progress) -> None:
         manifest = described.manifest.model_copy(update={"provenance": {**provenance, **_seen(progress)}})
         write_bundle(path, network, described.schedule.config, manifest, model_card(manifest))
 
     held_back = Stream(images.pixels[held], range(len(held)), accelerator.device)
-    trainer = Trainer(recipe, accelerator, training, held_back, write)
+    trainer = Trainer(recipe, described, accelerator, training, held_back, write)
     if start is not None:
         trainer.load(start)
     elif parent is not None:

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from ddpm_core.data.stream import Stream
+from ddpm_core.training.description import bands_of, describe
 from ddpm_core.training.networks import build
 from ddpm_core.training.recipe import Recipe
 from ddpm_core.training.run import accelerator_for
@@ -48,7 +49,8 @@ def compare(recipe: Recipe, repeats: int = 3) -> TrainingSpeed:
     pixels = np.random.default_rng(0).integers(0, 256, (_IMAGES, side, side, recipe.channels), dtype=np.uint8)
     accelerator = accelerator_for(recipe)
     stream = Stream(pixels, range(_IMAGES), accelerator.device, flip=recipe.flip)
-    ours = Trainer(recipe, accelerator, stream, stream, lambda path, network, progress: None).step  # noqa: ARG005
+    described = describe(recipe, bands=bands_of(recipe, stream))
+    ours = Trainer(recipe, described, accelerator, stream, stream, lambda path, network, progress: None).step  # noqa: ARG005
     plain = _plain_step(recipe, Stream(pixels, range(_IMAGES), accelerator.device))
     for step in (ours, plain):
         step()

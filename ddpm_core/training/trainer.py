@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from ddpm_core.data.stream import Stream
 from ddpm_core.errors import InvalidInput
 from ddpm_core.sampling.noise import SPREAD
 from ddpm_core.training import checkpoint, machine, samples
-from ddpm_core.training.description import describe
 from ddpm_core.training.ema import Ema
 from ddpm_core.training.networks import build
 from ddpm_core.training.objective import Objective
@@ -65,6 +64,7 @@ class Trainer:
 
     Args:
         recipe: the settings.
+        described: the bundle that it will be.
         accelerator: the device, and the other processes when there are several.
         training, held_back: the images.
         write_bundle: writes the averaged network as a bundle into a folder.
@@ -73,6 +73,7 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
+        described: Bundle,
         accelerator: Accelerator,
         training: Stream,
         held_back: Stream,
@@ -90,7 +91,7 @@ class Trainer:
         self.recipe, self.accelerator, self.training, self.held_back = recipe, accelerator, training, held_back
         self._write_bundle = write_bundle
         self.progress = Progress()
-        self.described = describe(recipe)
+        self.described = described
         set_seed(recipe.seed)
         torch.backends.cudnn.benchmark = True  # shapes never change
         self.network = build(recipe).to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -113,10 +114,13 @@ class Trainer:
             min_snr=recipe.min_snr,
             stratified=recipe.stratified,
             patch=recipe.patch,
+            bands=described.manifest.bands,
         ).to(accelerator.device)
 
     def begin_with(self, bundle: Bundle) -> None:
         """Begin with the weights of a bundle, for the raw network and the averaged one.
+
+        With bands a model of half the side will do: it is the coarse band's, and detail begins with nought.
 
         Raises:
             InvalidInput: another network, or one that was trained to predict something else.
@@ -132,8 +136,37 @@ class Trainer:
                     allowed=getattr(recipe, key),
                 )
         weights = bundle.load_network().state_dict()
+        if self.described.manifest.bands is not None and manifest.bands is None:
+            weights = self._enlarged(weights, bundle)
         for network in (self.network, self.ema.network):
             fit_weights(network, weights, bundle.path)
+
+    def _enlarged(self, weights: Mapping[str, Tensor], bundle: Bundle) -> dict[str, Tensor]:
+        """Give the weights of a model of half the side to the coarse band, and nought to detail.
+
+        Raises:
+            InvalidInput: the model has another side.
+        """
+        side = self.recipe.image_size // 2
+        if bundle.manifest.image_size != side:
+            raise InvalidInput(
+                "other_model",
+                f"init = {bundle.path} makes pictures of {bundle.manifest.image_size} px; bands begin with {side} px.",
+                field="init",
+                given=bundle.manifest.image_size,
+                allowed=str(side),
+            )
+        coarse, all_bands = bundle.network_shape[0], self.described.network_shape[0]
+        wanted, larger = self.network.state_dict(), {}
+        for key, weight in weights.items():
+            shape = wanted[key].shape if key in wanted else weight.shape
+            fits = len(shape) == len(weight.shape) and all(
+                ours == theirs or (ours, theirs) == (all_bands, coarse)
+                for ours, theirs in zip(shape, weight.shape, strict=True)
+            )
+            larger[key] = weight.new_zeros(shape) if fits else weight
+            larger[key][tuple(slice(size) for size in weight.shape)] = weight
+        return larger
 
     def load(self, folder: Path) -> None:
         """Take up the state of a checkpoint.

@@ -53,6 +53,7 @@ def test_what_is_written_reads_back_as_the_same_recipe(tmp_path):
         ("seed=-1", "seed must be 0..4294967295"),
         ("patch=3", "image_size must be a multiple of patch = 3"),
         ("channels=2", "channels must be 1 or 3"),
+        ("bands=2", "bands must be 0 or 1"),
         ("domain=dogs", "domain must be human_face, cat_face or any"),
         ("batch", "--set wants key=value"),
         ("betas=[0.9", "--set 'betas=[0.9' is not YAML"),
@@ -91,8 +92,9 @@ def test_every_recipe_of_the_repository_makes_its_network(file):
     recipe = recipes.read(file)
     with torch.device("meta"):
         network = build(recipe)
-        side = recipe.image_size // recipe.patch
-        x = torch.zeros(1, recipe.channels * recipe.patch**2, side, side)
+        smaller = recipe.patch * 2**recipe.bands
+        side = recipe.image_size // smaller
+        x = torch.zeros(1, recipe.channels * smaller**2, side, side)
         out = network(x, torch.zeros(1, dtype=torch.long))
     out = out if isinstance(out, torch.Tensor) else out.sample
     assert out.shape == x.shape
@@ -102,7 +104,7 @@ def test_every_recipe_of_the_repository_makes_its_network(file):
 def test_the_recipes_of_the_origin_systems_have_their_settings():
     origin = {file.stem: recipes.read(file) for file in RECIPES}
     linear_epsilon = {"celeba-76", "cifar10-32", "fairface-128", "dogs-64"}
-    assert {"afhq-cat", "faces-64", "cats-64"} | linear_epsilon == set(origin)
+    assert {"afhq-cat", "faces-64", "faces-128", "cats-64"} | linear_epsilon == set(origin)
     assert {name for name, r in origin.items() if r.schedule is Schedule.LINEAR} == linear_epsilon
     assert all(origin[name].prediction is Prediction.EPSILON for name in linear_epsilon)
     assert (origin["celeba-76"].num_levels, origin["celeba-76"].image_size) == (500, 76)

@@ -1,0 +1,118 @@
+"""Bands: a picture as a coarse one of half the side, and its detail, each predicted at its own spread.
+
+In the orthonormal Haar basis of 2 × 2 blocks noise stays white, with one σ in every band, while a picture's detail is
+a tenth of its coarse part. So each band has the preconditioning of Karras et al. 2022 (table 1) at its own spread s:
+
+    seen = clean + σ·noise,   the network sees c_in·seen,   clean = c_skip·seen + c_out·F
+    c_in = 1/√(σ² + s²),   c_skip = s²/(σ² + s²),   c_out = σ·s·c_in
+
+The coarse band is twice a picture of half the side, of half the σ; it has s = 1 and the other sign of F, which is
+v-prediction (Salimans & Ho 2022). So a model of half the side is a model of this one's coarse band.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+Spread = Annotated[float, Field(gt=0)]
+_HALVED = (0.5, 1.0, 1.0, 1.0)
+"""A coarse band in Haar's basis is twice a picture."""
+
+
+def haar(x: Tensor) -> Tensor:
+    """Give (B, 4C, H/2, W/2) from (B, C, H, W): the coarse band, then horizontal, vertical and diagonal detail."""
+    a, b, c, d = x[..., ::2, ::2], x[..., ::2, 1::2], x[..., 1::2, ::2], x[..., 1::2, 1::2]
+    return torch.cat([a + b + c + d, a - b + c - d, a + b - c - d, a - b - c + d], 1) / 2
+
+
+def unhaar(bands: Tensor) -> Tensor:
+    """Give (B, C, H, W) from what `haar` gives."""
+    coarse, horizontal, vertical, diagonal = bands.chunk(4, 1)
+    batch, channels, height, width = coarse.shape
+    x = coarse.new_empty(batch, channels, 2 * height, 2 * width)
+    x[..., ::2, ::2] = coarse + horizontal + vertical + diagonal
+    x[..., ::2, 1::2] = coarse - horizontal + vertical - diagonal
+    x[..., 1::2, ::2] = coarse + horizontal - vertical - diagonal
+    x[..., 1::2, 1::2] = coarse - horizontal - vertical + diagonal
+    return x / 2
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What a network is asked about noisy pictures, all (B, 4C, H/2, W/2): the coarse band first.
+
+    Attributes:
+        input: what it sees.
+        kept: c_skip·seen.
+        gain: c_out, with its sign.
+    """
+
+    input: Tensor
+    kept: Tensor
+    gain: Tensor
+
+    def clean(self, out: Tensor) -> Tensor:
+        """Give the clean bands that the network's output means."""
+        return self.kept + self.gain * out
+
+    def target(self, clean: Tensor) -> Tensor:
+        """Give the output that means these clean bands."""
+        return (clean - self.kept) / self.gain
+
+
+class Bands(BaseModel):
+    """The bands of a model's pictures.
+
+    Attributes:
+        levels: how often the side is halved; 1.
+        spread: standard deviation of horizontal, vertical and diagonal detail, of pictures in [−1, 1].
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    levels: Literal[1] = 1
+    spread: tuple[Spread, Spread, Spread]
+
+    def split(self, images: Tensor) -> Tensor:
+        """Give clean bands (B, 4C, H/2, W/2) from pictures (B, C, H, W); the coarse one is a picture again."""
+        return haar(images) * _each(_HALVED, images.shape[1], images)
+
+    def join(self, bands: Tensor) -> Tensor:
+        """Give pictures (B, C, H, W) from what `split` gives."""
+        return unhaar(bands / _each(_HALVED, bands.shape[1] // 4, bands))
+
+    def ask(self, x: Tensor, alpha_bar: Tensor) -> Asked:
+        """Ask about noisy pictures x (B, C, H, W) with shares of signal ᾱ, (B, 1, 1, 1) float64."""
+        channels = x.shape[1]
+        scale = _each(_HALVED, channels, alpha_bar)
+        s = _each((1.0, *self.spread), channels, alpha_bar)
+        sign = _each((-1.0, 1.0, 1.0, 1.0), channels, alpha_bar)
+        sigma = ((1 - alpha_bar) / alpha_bar).sqrt() * scale  # (B, 4C, 1, 1), as c_in is
+        c_in = (sigma.square() + s.square()).rsqrt()
+        bands, unit = haar(x), scale / alpha_bar.sqrt()
+        return Asked(
+            input=bands * (c_in * unit).to(x.dtype),
+            kept=bands * ((s * c_in).square() * unit).to(x.dtype),
+            gain=(sign * sigma * s * c_in).to(x.dtype),
+        )
+
+
+def _each(values: tuple[float, float, float, float], channels: int, like: Tensor) -> Tensor:
+    """Give (1, 4C, 1, 1): the number of its band for every channel."""
+    return like.new_tensor(values).repeat_interleave(channels).view(1, -1, 1, 1)
+
+
+def spread_of(batches: Iterable[Tensor]) -> tuple[float, float, float]:
+    """Give the standard deviations of horizontal, vertical and diagonal detail of pictures, batches of (B, C, H, W)."""
+    total, count = torch.zeros(3, dtype=torch.float64), 0
+    for images in batches:
+        detail = haar(images).chunk(4, 1)[1:]
+        total += torch.tensor([float(band.double().square().sum()) for band in detail], dtype=torch.float64)
+        count += detail[0].numel()
+    horizontal, vertical, diagonal = (total / max(count, 1)).sqrt().tolist()
+    return horizontal, vertical, diagonal
