@@ -235,14 +235,14 @@ def _pixel(bundle: Bundle, asked: _Asked, target: Tensor) -> Plan:
     scale, schedule = asked.guidance_loss_scale, bundle.schedule
     table = ddim_raw(schedule, schedule.leading(asked.calls(PIXEL_CALLS)))
     table = replace(table, pixel=scale / (math.prod(bundle.shape) * schedule.alpha_bar[table.levels[:-1]]))
-    mode, warnings = _settle(asked)
+    mode, warnings = _choose_mode(asked)
     parameters = asked.parameters(mode, table, sampler=str(Sampler.DDIM), eta=0.0, guidance_loss_scale=scale)
     return Plan(table, asked.seeds, bundle.shape, target, parameters, warnings)
 
 
 def _low_pass(bundle: Bundle, asked: _Asked, target: Tensor) -> Plan:
     """Start from the noised target at σ_start and pull its coarse structure while σ > σ_stop."""
-    mode, warnings = _settle(asked)
+    mode, warnings = _choose_mode(asked)
     is_faceless = mode is Mode.CELEBRITY and asked.resemblance is None and asked.judgement.has_face is False
     tone = bundle.manifest.statistics.tone
     if tone is not None and (is_faceless or asked.judgement.is_strange):
@@ -292,7 +292,7 @@ def _pushed(bundle: Bundle, table: StepTable, asked: _Asked) -> tuple[StepTable,
     return replace(table, guide=np.where((low <= sigma) & (sigma <= high), weight - 1, 0.0)), {"guide": weight}
 
 
-def _settle(asked: _Asked) -> tuple[Mode, tuple[tuple[str, str], ...]]:
+def _choose_mode(asked: _Asked) -> tuple[Mode, tuple[tuple[str, str], ...]]:
     """Choose for `auto`, unless a resemblance says it already; say why, and what may disappoint."""
     judgement, mode = asked.judgement, asked.mode
     does = f"mode {mode} is kept as asked for."
