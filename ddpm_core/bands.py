@@ -86,6 +86,14 @@ class Bands(BaseModel):
         """Give pictures (B, C, H, W) from what `split` gives."""
         return unhaar(bands / _each(_HALVED, bands.shape[1] // 4, bands))
 
+    def coarse(self, x: Tensor, alpha_bar: Tensor) -> Tensor:
+        """Give the coarse band of noisy pictures as a model of half the side sees it, (B, C, H/2, W/2)."""
+        return self.ask(x, alpha_bar).input[:, : x.shape[1]]
+
+    def with_coarse(self, images: Tensor, coarse: Tensor) -> Tensor:
+        """Give pictures (B, C, H, W) whose coarse band is replaced by pictures (B, C, H/2, W/2)."""
+        return self.join(torch.cat([coarse, self.split(images)[:, images.shape[1] :]], 1))
+
     def ask(self, x: Tensor, alpha_bar: Tensor) -> Asked:
         """Ask about noisy pictures x (B, C, H, W) with shares of signal ᾱ, (B, 1, 1, 1) float64."""
         channels = x.shape[1]

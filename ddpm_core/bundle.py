@@ -178,11 +178,8 @@ class Bundle:
         """
         if self.manifest.guide is None:
             return None
-        config = _json(self.path / GUIDE_CONFIG)
-        wanted = self.network_shape[0]
-        if (given := _channels(config)) != wanted:
-            raise _broken(self.path, f"its guide works on {given} channels and its network on {wanted}")
-        network = build_network(config)
+        self._guide_kind()
+        network = build_network(_json(self.path / GUIDE_CONFIG))
         fit_weights(network, load_file(_existing(self.path / GUIDE_WEIGHTS)), self.path / "guide")
         return network
 
@@ -190,21 +187,32 @@ class Bundle:
         self, network: nn.Module, device: torch.device, dtype: torch.dtype, guide: nn.Module | None = None
     ) -> Denoiser:
         """Give what predicts clean images by its network and its guide, both made ready on `device` in `dtype`."""
+        manifest = self.manifest
+        return Denoiser(
+            network,
+            self.schedule,
+            manifest.prediction_type,
+            patch=manifest.patch,
+            device=device,
+            dtype=dtype,
+            guide=None if guide is None else self._guide_kind().denoiser(guide, device, dtype),
+            bands=manifest.bands,
+        )
 
-        def around(network: nn.Module, guide: Denoiser | None = None) -> Denoiser:
-            manifest = self.manifest
-            return Denoiser(
-                network,
-                self.schedule,
-                manifest.prediction_type,
-                patch=manifest.patch,
-                device=device,
-                dtype=dtype,
-                guide=guide,
-                bands=manifest.bands,
-            )
+    @property
+    def coarse(self) -> Bundle:
+        """What a model of the coarse band alone is, of a model with bands: half the side, and no bands."""
+        manifest = self.manifest.model_copy(update={"image_size": self.manifest.image_size // 2, "bands": None})
+        return Bundle(self.path, manifest, schedule.halved(self.schedule))
 
-        return around(network, None if guide is None else around(guide))
+    def _guide_kind(self) -> Bundle:
+        """Give what the guide is a network of: the same as the network, or with bands the coarse band alone."""
+        given = _channels(_json(self.path / GUIDE_CONFIG))
+        kinds = {kind.network_shape[0]: kind for kind in ([self, self.coarse] if self.manifest.bands else [self])}
+        if given not in kinds:
+            wanted = " or ".join(str(channels) for channels in kinds)
+            raise _broken(self.path, f"its guide works on {given} channels, and it takes one of {wanted}")
+        return kinds[given]
 
     def _code(self) -> tuple[Path, str] | None:
         code = self.manifest.network
@@ -285,20 +293,23 @@ def add_guide(path: Path, source: Path, guide: Guide) -> Bundle:
 
     Args:
         path: the bundle; its `bundle.json` is written again.
-        source: a worse model of the same kind: an earlier checkpoint of the same run, or a smaller network.
+        source: a worse model of the same kind: an earlier checkpoint of the same run, or a smaller network; with bands
+            also one of the coarse band alone.
         guide: how far it pushes, and where.
 
     Raises:
         InvalidInput: a model of another kind, by what sets it apart; or a bundle that is not usable.
     """
     bundle, worse = read_bundle(path), read_bundle(source)
-    for name in ("image_size", "channels", "patch", "prediction_type"):
-        ours, theirs = getattr(bundle.manifest, name), getattr(worse.manifest, name)
+    kind = bundle.coarse if bundle.manifest.bands and not worse.manifest.bands else bundle
+    for name in ("image_size", "channels", "patch", "prediction_type", "bands"):
+        ours, theirs = getattr(kind.manifest, name), getattr(worse.manifest, name)
         if ours != theirs:
             raise _no_guide(source, f"its {name} is {theirs}", f"{name} {ours}")
     if worse.manifest.network is not None:
         raise _no_guide(source, "it brings its own code", "UNet2DModel or AttentionUNet")
-    if not np.array_equal(bundle.schedule.alpha_bar, worse.schedule.alpha_bar):
+    ours, theirs = kind.schedule.alpha_bar, worse.schedule.alpha_bar
+    if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-6, atol=0):
         raise _no_guide(source, "its noise schedule is another", f"the schedule of {path}")
     _write_json(path / GUIDE_CONFIG, _json(source / UNET_CONFIG))
     save_file(worse.load_network().half().state_dict(), path / GUIDE_WEIGHTS)

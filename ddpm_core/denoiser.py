@@ -38,7 +38,8 @@ class Denoiser:
         patch: side of the pixel blocks that the network sees as channels (pixel-unshuffle); 1 for none.
         device: where the network is.
         dtype: the network's own precision; the arithmetic around it stays in float32.
-        guide: a worse denoiser of the same schedule, for autoguidance; calling the denoiser does not use it.
+        guide: a worse denoiser for autoguidance, of the same pictures or, with bands, of the coarse band alone; calling
+            the denoiser does not use it.
         bands: of the pictures, where the network works on bands; its prediction is v.
     """
 
@@ -81,15 +82,23 @@ class Denoiser:
                 r = out
         return _without_grid(r, self.patch) if self.patch > 1 else r
 
-    def guided_by(self, x: Tensor, level: Tensor) -> Tensor:
+    def guided_by(self, x: Tensor, level: Tensor, r: Tensor) -> Tensor:
         """Give the guide's r from x (B, C, H, W) at level (B,).
+
+        Args:
+            x: the noisy images.
+            level: 1..T.
+            r: this denoiser's own prediction, whose detail is kept where the guide knows the coarse band alone.
 
         Raises:
             ValueError: there is no guide.
         """
         if self.guide is None:
             raise ValueError("the table asks for a guide, and the denoiser has none")
-        return self.guide(x, level)
+        if self.bands is None or self.guide.bands is not None:
+            return self.guide(x, level)
+        a = self._alpha_bar.to(x.device)[level].view(-1, 1, 1, 1)
+        return self.bands.with_coarse(r, self.guide(self.bands.coarse(x, a), level))
 
     def predict(self, x: Tensor, level: Tensor) -> Tensor:
         """Give the network's own output, in x's dtype: ε, v or x0 by `prediction`. Shape of x, which may be bands."""

@@ -127,7 +127,16 @@ def cosine(num_levels: int = 1000, max_beta: float = 0.999) -> NoiseSchedule:
 
 def doubled(schedule: NoiseSchedule) -> NoiseSchedule:
     """Make the schedule of pictures of twice the side: at each level σ is twice as large, and σ₂₅₆ the same."""
-    alpha_bar = 1 / (1 + 4 * schedule.sigma**2)
+    return _scaled(schedule, 2)
+
+
+def halved(schedule: NoiseSchedule) -> NoiseSchedule:
+    """Make the schedule of pictures of half the side: of `doubled`, the one it was made from."""
+    return _scaled(schedule, 0.5)
+
+
+def _scaled(schedule: NoiseSchedule, factor: float) -> NoiseSchedule:
+    alpha_bar = 1 / (1 + (factor * schedule.sigma) ** 2)
     betas = 1 - alpha_bar[1:] / alpha_bar[:-1]
     return _from_betas(betas, {"trained_betas": betas.tolist(), "num_train_timesteps": schedule.num_levels})
 

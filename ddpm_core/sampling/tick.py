@@ -66,7 +66,8 @@ def advance(denoiser: Denoiser, states: Sequence[SampleState]) -> list[SampleSta
 
     r = denoiser(x, level)
     if pushed := rows[:, COLUMNS.index("guide")].nonzero()[0].tolist():
-        delta = auto_displacement(r[pushed], denoiser.guided_by(x[pushed], level[pushed]), column["guide"][pushed])
+        r_guide = denoiser.guided_by(x[pushed], level[pushed], r[pushed])
+        delta = auto_displacement(r[pushed], r_guide, column["guide"][pushed])
         r = r.index_add(0, torch.tensor(pushed, device=r.device), delta)
     x0 = r.clamp(-1, 1)
     x_next = _each(column["A"]) * x + _each(column["B0"]) * x0

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DModel
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from ddpm_core import schedule
+from ddpm_core import load, schedule
 from ddpm_core.bands import Bands, haar, spread_of, unhaar
-from ddpm_core.bundle import Bundle, Manifest
+from ddpm_core.bundle import Bundle, Guide, Manifest, add_guide, write_bundle
 from ddpm_core.denoiser import Denoiser, Prediction
+from ddpm_core.errors import InvalidInput
 from ddpm_core.plan import make_plan
 from ddpm_core.sampling import sample
 from ddpm_core.schedule import NoiseSchedule
@@ -107,6 +110,60 @@ def test_a_model_begins_as_that_of_half_the_side_enlarged(
     with torch.inference_mode():
         coarse = haar(doubled(x, level))[:, :3]
         assert torch.allclose(coarse, 2 * small(seen, level), atol=1e-3)
+
+
+def test_a_guide_of_half_the_side_pushes_the_coarse_band_alone(cosine: NoiseSchedule, large: NoiseSchedule) -> None:
+    worse = TinyNetwork()
+    with torch.no_grad():
+        worse.conv.weight *= 0.5
+    guide = Denoiser(worse, schedule.halved(large), Prediction.V)
+    main = Denoiser(TinyNetwork(12), large, Prediction.V, bands=BANDS, guide=guide)
+    x, level = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([300, 800])
+    a, a_small = (torch.tensor(each.alpha_bar[level]).view(-1, 1, 1, 1) for each in (large, cosine))
+    seen = haar(x)[:, :3] / 2 * (a_small / a).sqrt().float()
+    with torch.inference_mode():
+        r = main(x, level)
+        guided = haar(main.guided_by(x, level, r))
+        assert torch.allclose(guided[:, :3], 2 * guide(seen, level), atol=1e-4)
+    assert torch.allclose(guided[:, 3:], haar(r)[:, 3:], atol=1e-6)
+
+
+def test_the_halved_schedule_undoes_the_doubled_one(cosine: NoiseSchedule) -> None:
+    assert schedule.halved(schedule.doubled(cosine)).alpha_bar == pytest.approx(cosine.alpha_bar, rel=1e-9)
+
+
+def test_a_bundle_with_bands_takes_a_guide_of_its_own_kind_or_of_the_coarse_band(
+    cosine: NoiseSchedule, large: NoiseSchedule, tmp_path: Path
+) -> None:
+    def written(name: str, channels: int, noise: NoiseSchedule, **about: object) -> Path:
+        network = UNet2DModel(
+            sample_size=8,
+            in_channels=channels,
+            out_channels=channels,
+            block_out_channels=(8, 16),
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+            norm_num_groups=4,
+            layers_per_block=1,
+        )
+        kind = {"name": name, "version": "1", "domain": "any", "prediction_type": "v_prediction", **about}
+        write_bundle(tmp_path / name, network, noise.config, Manifest.model_validate(kind), "# x\n")
+        return tmp_path / name
+
+    push = Guide(weight=2, interval=(0.5, 60))
+    own = written("own", 12, large, image_size=32, bands=BANDS)
+    coarse = written("coarse", 3, cosine, image_size=16)
+    for guide in (own, coarse):
+        bundle = add_guide(written("main", 12, large, image_size=32, bands=BANDS), guide, push)
+        pipeline = load(bundle.path, device="cpu", dtype="float32")
+        pushed, plain = (
+            np.asarray(pipeline.sample(seed=0, num_inference_steps=4, guide=weight)[0]) for weight in (None, 1)
+        )
+        assert (pushed != plain).any()
+    for other, size in (("coarse", 32), ("plain", 16)):
+        wrong = written(f"wrong-{other}", 3, cosine if other == "coarse" else schedule.linear(), image_size=size)
+        with pytest.raises(InvalidInput, match="cannot guide"):
+            add_guide(bundle.path, wrong, push)
 
 
 def test_rows_of_a_banded_model_do_not_notice_their_batch_and_are_planned_like_any(large: NoiseSchedule) -> None:
