@@ -186,12 +186,12 @@ class GrpcDoor:
             async with asyncio.timeout(seconds), self._readers.turn(caller):
                 limits, longest = self._door.gate.limits, self._door.settings.max_bytes
                 upload = held.enter_context(limits.upload(longest, caller))
-                upload.settle(longest)  # gRPC takes a message whole
+                upload.hold(longest)  # gRPC takes a message whole
                 message = await anext(aiter(messages), b"")
         except TimeoutError:
             text = "The request's message did not arrive in time."
             raise ApiError(Error(code="upload_timeout", message=text, allowed=f"{seconds:g} seconds")) from None
-        upload.settle(len(message))
+        upload.hold(len(message))
         return message
 
     async def _answer(self, asked: Prediction, context: Context, identity: str, *, whole: bool) -> None:

@@ -83,10 +83,14 @@ class Limits:
 
     @contextmanager
     def upload(self, announced: int, caller: Caller = _NOBODY) -> Iterator[Upload]:
-        """Hold memory for a body while it arrives; so many bytes are expected, 0 where it is not said beforehand.
+        """Hold memory for a body while it arrives.
 
-        What has arrived is held for the whole time of the request: TorchServe keeps the body too. What was only
-        announced is not, or who announces much and sends nothing would shut out everybody else.
+        Only bytes that have arrived are held, and as long as the request lasts, for TorchServe keeps the body too.
+        Announced bytes are not held: a client could announce many, send nothing and shut out all others.
+
+        Args:
+            announced: the length that the client has announced; 0 where it has not.
+            caller: who sends it.
 
         Raises:
             ApiError: longer than allowed (`too_large`), or too much is held already, by all (`busy`) or by this
@@ -99,7 +103,7 @@ class Limits:
         try:
             yield upload
         finally:
-            upload.settle(0)
+            upload.hold(0)
 
     def _take(self, name: str) -> None:
         """Take one of the requests that a token may make; they grow back at its rate."""
@@ -125,7 +129,7 @@ class Upload:
         self._size = 0
 
     def expect(self, size: int) -> None:
-        """See that there is room for so much; one body alone always has room.
+        """Check that there is room for a body of `size` bytes; one body alone always has room.
 
         Raises:
             ApiError: too much is held already, by all (`busy`) or by its caller (`rate_limited`).
@@ -141,8 +145,8 @@ class Upload:
             message = "Too many uploads of this token at one time."
             raise _limited(message, f"{own} bytes while others ask", _RETRY_SECONDS)
 
-    def settle(self, size: int) -> None:
-        """Hold so much from now on.
+    def hold(self, size: int) -> None:
+        """Hold `size` bytes from now on.
 
         Raises:
             ApiError: there is no room for it.

@@ -20,8 +20,8 @@ class _Part:
     is_whole: bool = False
     content: bytearray = field(default_factory=bytearray)
 
-    def settle(self) -> None:
-        """Understand the headers: what has a file name or a type that is no text is a file."""
+    def read_heads(self) -> None:
+        """Read the name and the kind; a part is a file when it has a file name, or a type that is not text."""
         line = self.heads.get(b"content-disposition", b"")
         disposition, options = parse_options_header(line)
         if disposition != b"form-data" or b"name" not in options:
@@ -32,7 +32,7 @@ class _Part:
 
     @property
     def value(self) -> str | bytes:
-        """A file's bytes, or the text; what is none is a file that nobody called one."""
+        """A file's bytes, or the text; a part that is not UTF-8 counts as a file."""
         if self.is_file:
             return bytes(self.content)
         try:
@@ -76,7 +76,7 @@ def read_parts(content_type: str, body: bytes) -> list[tuple[str, str | bytes]]:
                 "on_header_field": named,
                 "on_header_value": valued,
                 "on_header_end": head_ends,
-                "on_headers_finished": lambda: parts[-1].settle(),
+                "on_headers_finished": lambda: parts[-1].read_heads(),
                 "on_part_data": lambda data, start, end: parts[-1].content.extend(memoryview(data)[start:end]),
                 "on_part_end": end,
             },

@@ -61,7 +61,7 @@ async def read_body(request: Request, limits: Limits, settings: Settings, held: 
                 body += chunk
                 if len(body) > settings.max_bytes:
                     raise too_large(len(body), settings.max_bytes)
-                upload.settle(len(body))
+                upload.hold(len(body))
     except TimeoutError:
         allowed = f"{settings.upload_seconds:g} seconds, {settings.min_upload_rate} bytes a second"
         message = "The request's body did not arrive in time."
@@ -69,7 +69,7 @@ async def read_body(request: Request, limits: Limits, settings: Settings, held: 
     if not coding:
         return bytes(body)
     plain = await aside(body, lambda: _decompressed(body, settings.max_bytes))
-    upload.settle(len(plain))
+    upload.hold(len(plain))
     return plain
 
 

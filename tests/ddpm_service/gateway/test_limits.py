@@ -86,9 +86,9 @@ def test_uploads_are_bounded_one_by_one_and_together(clock):
     held = limits(clock, max_bytes=2000, max_upload_bytes=3000)
     assert refusal(held.upload(2001)).status == 413
     with held.upload(1500) as first:
-        first.settle(1500)
+        first.hold(1500)
         with held.upload(0) as second:
-            second.settle(1500)
+            second.hold(1500)
             assert refusal(held.upload(1)).code == "busy"
         assert refusal(held.upload(2000)).code == "busy"
     with held.upload(2000):
@@ -98,13 +98,13 @@ def test_uploads_are_bounded_one_by_one_and_together(clock):
 def test_an_upload_that_grows_beyond_the_room_is_refused_and_frees_its_own(clock):
     held = limits(clock, max_bytes=2000, max_upload_bytes=3000)
     with held.upload(0) as first:
-        first.settle(2000)
+        first.hold(2000)
         with held.upload(0) as second:
-            second.settle(1000)
+            second.hold(1000)
             with pytest.raises(ApiError, match="uploads"):
-                second.settle(1001)
+                second.hold(1001)
         with held.upload(1000) as third:
-            third.settle(1000)
+            third.hold(1000)
 
 
 def test_what_is_only_announced_shuts_nobody_out(clock):
@@ -113,4 +113,4 @@ def test_what_is_only_announced_shuts_nobody_out(clock):
         for _ in range(10):
             stack.enter_context(held.upload(2000))
         with held.upload(2000) as upload:
-            upload.settle(2000)
+            upload.hold(2000)

@@ -48,7 +48,7 @@ def test_of_memory_everybody_gets_as_much_as_is_left_for_others():
     @contextmanager
     def upload(caller: Caller) -> Iterator[None]:
         with limits.upload(1024, caller) as own:
-            own.settle(1024)
+            own.hold(1024)
             yield
 
     with ExitStack() as held:
