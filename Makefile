@@ -41,8 +41,9 @@ faces-256: env  ## Fetch a 256 px face model from the hub (460 MB) and serve it 
 	@test -e $(FACES_256) || $(BIN)/ddpm import google/ddpm-celebahq-256 --out $(FACES_256) --domain human_face \
 	  --terms 'Research use only: it was trained on CelebA-HQ, whose terms allow no more.'
 	@$(BIN)/ddpm pack $(FACES_256)
-	@$(BIN)/python -c 'from pathlib import Path; from ddpm_service.torchserve import desired; \
+	@$(BIN)/python -c 'from contextlib import ExitStack; from pathlib import Path; from ddpm_service.torchserve import desired; \
 	  file, name = Path("models.yaml"), "faces-256"; \
+	  ExitStack().enter_context(desired.changing(Path("model_store"), lambda _: None)); \
 	  models = desired.load(file).with_version(name, "1.0", name + "_1.0.mar", default=True).models; \
 	  desired.save(desired.Desired(models={name: models[name], **models}), file)'
 

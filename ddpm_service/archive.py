@@ -47,15 +47,14 @@ def pack(bundle: Path, model_store: Path) -> Path:
 
     Args:
         bundle: a model on disk in diffusers layout with its `bundle.json`.
-        model_store: where archives lie; made if it is missing.
+        model_store: where archives lie; made if it is missing. Nobody else may pack the same version meanwhile.
 
     Raises:
         ArchiveError: the bundle is incomplete, its name or version is unusable, or the archiver failed.
     """
-    description = _read_bundle(bundle)
-    name, version = description["name"], description["version"]
+    target = archive_of(bundle, model_store)
+    name, version = target.stem.rsplit("_", 1)
     model_store.mkdir(parents=True, exist_ok=True)
-    target = model_store / f"{name}_{version}.mar"
     with tempfile.TemporaryDirectory(prefix="ddpm-pack-") as scratch:
         root = Path(scratch) / "root"
         # --extra-files flattens what it is given by one level: `root` vanishes, its children keep their names.
@@ -66,6 +65,16 @@ def pack(bundle: Path, model_store: Path) -> Path:
         _zip(unpacked, draft)
         draft.replace(target)
     return target
+
+
+def archive_of(bundle: Path, model_store: Path) -> Path:
+    """Where the archive of a bundle lies.
+
+    Raises:
+        ArchiveError: the bundle is incomplete, or its name or version is unusable.
+    """
+    description = _read_bundle(bundle)
+    return model_store / f"{description['name']}_{description['version']}.mar"
 
 
 def read_manifest(archive: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ OURS = ("ddpm_core", "ddpm_api", "ddpm_service", "handlers")
 CORE = {
     "errors": set(),
     "whole": set(),
+    "writer": {"errors"},
     "pixels": set(),
     "events": {"pixels"},
     "schedule": {"errors"},

@@ -23,6 +23,7 @@ from ddpm_core.data.judge import NearDuplicates, is_collage
 from ddpm_core.data.left_out import count_reasons, in_words, reason
 from ddpm_core.errors import InvalidInput
 from ddpm_core.whole import write_whole
+from ddpm_core.writer import only_writer_of_folder
 
 REPORT, IMAGES = "report.json", "images"
 _AT_ONCE = 32
@@ -81,17 +82,23 @@ def prepare(
         The report, which also lies in `out`: counts, and what became of every picture.
 
     Raises:
-        InvalidInput: no pictures, none that can be kept, or `out` holds a training set or other `images/` already or
-            lies in the source.
+        InvalidInput: no pictures, none that can be kept, or `out` holds a training set or other `images/` already,
+            lies in the source, or is written by another process.
         OSError: something could not be written.
     """
-    aside = out / f".{IMAGES}.partial"
-    _refuse(source, out, aside)
+    _refuse(source, out)
+    with only_writer_of_folder(out):
+        _refuse(source, out)  # again: who wrote it may have ended just now
+        return _prepare(source, out, size, size if min_side is None else min_side, domain, progress)
+
+
+def _prepare(source: Path, out: Path, size: int, min_side: int, domain: str, progress: Progress) -> Mapping[str, Any]:
+    aside = _aside(out)
     names, read, dropped, unused = _gather(source, out, progress)
     shutil.rmtree(aside, ignore_errors=True)  # of a preparation that was interrupted
     aside.mkdir(parents=True)
 
-    judge = _Judge(size, size if min_side is None else min_side, faces.FaceFinder(domain))
+    judge = _Judge(size, min_side, faces.FaceFinder(domain))
     kept: dict[str, str] = {}
     for done, (name, digest, picture) in enumerate(_decoded(names, read), 1):
         progress("prepare", done, len(names))
@@ -141,8 +148,13 @@ def draw_dropped(dropped: Sequence[Dropped]) -> Image.Image:
     return sheet
 
 
-def _refuse(source: Path, out: Path, aside: Path) -> None:
+def _aside(out: Path) -> Path:
+    return out / f".{IMAGES}.partial"
+
+
+def _refuse(source: Path, out: Path) -> None:
     """Refuse to touch anything that an interrupted preparation did not leave."""
+    aside = _aside(out)
     if (out / REPORT).exists():
         raise InvalidInput("out_exists", f"{out} already holds a prepared set.", field="out", given=str(out))
     if (out / IMAGES).exists():

@@ -24,6 +24,7 @@ from ddpm_core.pipeline import load
 from ddpm_core.pixels import to_pixels
 from ddpm_core.plan import make_plan
 from ddpm_core.sampling import sample
+from ddpm_core.writer import only_writer
 
 SAMPLE = "sample.png"
 
@@ -50,7 +51,7 @@ def import_model(source: str, out: Path, answers: Answers) -> tuple[Bundle, tupl
     planned = networks.plan(found, answers)
     settled = settle(found, answers, planned.settings, planned.open)
     home = next(parent for parent in out.absolute().parents if parent.exists())
-    with tempfile.TemporaryDirectory(prefix=".import-", dir=home) as aside:
+    with only_writer(out), tempfile.TemporaryDirectory(prefix=".import-", dir=home) as aside:
         place = Path(aside) / "bundle"
         place.mkdir()
         code = None

@@ -13,6 +13,7 @@ from ddpm_core.errors import InvalidInput
 from ddpm_core.training import samples
 from ddpm_core.training.card import model_card
 from ddpm_core.training.loop import GUIDE
+from ddpm_core.writer import only_writer
 
 GRID, SAMPLES = "samples.png", 64
 PUSH = Guide(weight=1.5, interval=(1, 60))
@@ -30,7 +31,7 @@ def export(checkpoint: Path, out: Path, version: str, guide: Path | None = None,
 
     Raises:
         InvalidInput: no checkpoint, not one of a training here, weights that 16 bits cannot hold, a guide of
-            another kind, or `out` exists.
+            another kind, or `out` exists or is written by another process.
         OSError: it could not be written.
     """
     if out.exists():
@@ -53,7 +54,7 @@ def export(checkpoint: Path, out: Path, version: str, guide: Path | None = None,
     manifest = source.manifest.model_copy(update={"version": version})
     card = model_card(manifest.model_copy(update={"guide": push if guide else None}), GRID)
     home = next(parent for parent in out.absolute().parents if parent.exists())
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=home) as aside:
+    with only_writer(out), tempfile.TemporaryDirectory(prefix=".export-", dir=home) as aside:
         place = Path(aside) / "bundle"
         bundle = write_bundle(place, network, source.schedule.config, manifest, card)
         if guide is not None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from ddpm_core.training.loop import NO_LIMITS, Limits, Report
 from ddpm_core.training.recipe import Precision, Recipe
 from ddpm_core.training.trainer import Progress, Trainer
 from ddpm_core.whole import write_whole
+from ddpm_core.writer import only_writer_of_folder
 
 RECIPE = "recipe.yaml"
 # Gloo's threads hold the last tensors a moment longer than the call that reduced them. A thread that lets go of a
@@ -51,15 +53,17 @@ def train(
         report: called with each row of the metrics.
 
     Raises:
-        InvalidInput: a run that exists, unusable data or settings, or numbers that are no longer finite.
+        InvalidInput: a run that exists or is written by another process, unusable data or settings, or numbers that
+            are no longer finite.
         OSError: a full disk; the last good checkpoint stays.
         Interrupted: one of several processes was told to stop before the end.
     """
-    if (out / RECIPE).exists():
-        raise InvalidInput(
-            "run_exists", f"{out} already holds a run; `ddpm resume` goes on with it.", field="out", given=str(out)
-        )
-    return _run(out, recipe.model_copy(update={"data": str(data)}), None, limits, report)
+    with _held(out, "out"):
+        if (out / RECIPE).exists():
+            raise InvalidInput(
+                "run_exists", f"{out} already holds a run; `ddpm resume` goes on with it.", field="out", given=str(out)
+            )
+        return _run(out, recipe.model_copy(update={"data": str(data)}), None, limits, report)
 
 
 def resume(
@@ -79,9 +83,15 @@ def resume(
     """
     if not (run / RECIPE).exists():
         raise InvalidInput("no_run", f"There is no run in {run}: {RECIPE} is missing.", field="run", given=str(run))
-    recipe = recipes.read(run / RECIPE, overrides)
-    start = checkpoint.latest(run) if any((run / "checkpoints").glob("step-*")) else None
-    return _run(run, recipe, start, limits, report)
+    with _held(run, "run"):
+        recipe = recipes.read(run / RECIPE, overrides)
+        start = checkpoint.latest(run) if any((run / "checkpoints").glob("step-*")) else None
+        return _run(run, recipe, start, limits, report)
+
+
+def _held(run: Path, field: str) -> AbstractContextManager[None]:
+    """Keep others from a run; of several processes that train it together the first does so for all."""
+    return only_writer_of_folder(run, field) if os.environ.get("RANK", "0") == "0" else nullcontext()
 
 
 def _run(folder: Path, recipe: Recipe, start: Path | None, limits: Limits, report: Report) -> Progress:

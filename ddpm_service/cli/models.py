@@ -151,11 +151,16 @@ def _change(command: str, change: Callable[[Desired], Desired], models: Path, co
     def say(line: str) -> None:
         typer.echo(line, err=True)
 
+    def wait(folder: int) -> None:
+        from ddpm_core.writer import holder
+
+        say(f"waiting for the end of the change by {holder(folder)}")
+
     with told_in_a_line(command):
         server = running(config)
         management = Management(server.management_url)
         management.models()  # it answers: else nothing is written
-        with desired.changing(server.model_store, lambda: say("waiting for another change to end")) as share:
+        with desired.changing(server.model_store, wait) as share:
             before = desired.load(models)
             wanted = change(before)
             leaving = _loaded(before) - _loaded(wanted)

@@ -18,7 +18,11 @@ def pack(
 
     Example: ddpm pack models/faces-64/1.1
     """
+    from ddpm_core.writer import only_writer
     from ddpm_service import archive
 
     with told_in_a_line("ddpm pack"):
-        typer.echo(archive.pack(bundle, model_store))
+        target = archive.archive_of(bundle, model_store)
+        model_store.mkdir(parents=True, exist_ok=True)
+        with only_writer(target, "model_store"):
+            typer.echo(archive.pack(bundle, model_store))

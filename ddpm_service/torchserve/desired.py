@@ -186,12 +186,13 @@ def is_applied(file: Path) -> bool:
 
 
 @contextmanager
-def changing(model_store: Path, taken: Callable[[], None], *, shared: bool = False) -> Iterator[Callable[[], None]]:
+def changing(model_store: Path, taken: Callable[[int], None], *, shared: bool = False) -> Iterator[Callable[[], None]]:
     """Be the only one who changes what is served from a model store; what is yielded lets those in that share.
 
     Args:
         model_store: the folder of the archives, which is locked.
-        taken: called where somebody else changes it, before that is waited for; what it raises leaves.
+        taken: called with the opened folder where somebody else changes it, before that is waited for; what it raises
+            leaves.
         shared: let others in that share: `ddpm serve` does, which applies what they have written.
 
     Raises:
@@ -202,7 +203,7 @@ def changing(model_store: Path, taken: Callable[[], None], *, shared: bool = Fal
         try:
             _lock(folder, how | fcntl.LOCK_NB)
         except BlockingIOError:
-            taken()
+            taken(folder)
             _lock(folder, how)
         yield lambda: _lock(folder, fcntl.LOCK_SH)
 

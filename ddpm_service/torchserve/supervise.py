@@ -223,10 +223,10 @@ class Supervisor:
                     self._board.move(*key, State.LOADING, how)
             self._apply(starting=False)
 
-    def _under_way(self) -> None:
+    def _under_way(self, _folder: int) -> None:
         raise _UnderWayError
 
-    def _later(self) -> None:
+    def _later(self, _folder: int) -> None:
         raise desired.DesiredError(f"{self._models} has changed; it is applied after the change that is under way")
 
     def _watch_workers(self) -> None:

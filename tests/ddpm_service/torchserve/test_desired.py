@@ -148,7 +148,7 @@ def test_one_changes_what_is_served_the_next_waits_and_those_that_apply_it_share
     class Taken(Exception):
         pass
 
-    def taken():
+    def taken(_folder: int) -> None:
         raise Taken
 
     with changing(tmp_path, taken) as share:
