@@ -9,12 +9,12 @@ faces-64/1.1/
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -155,20 +155,46 @@ class Bundle:
         side = manifest.image_size // smaller
         return (manifest.channels * smaller**2, side, side)
 
-    def load_network(self) -> nn.Module:
+    def load_network(self, *, run_code: bool = False) -> nn.Module:
         """Read the network in float32, with checksums, shapes and finite weights checked.
 
+        Args:
+            run_code: run the code of a network that brings its own. Whoever wrote it does then what this user may do.
+
         Raises:
-            InvalidInput: a file that is missing or changed, keys that do not fit, weights that are not finite.
+            InvalidInput: a file that is missing or changed, keys that do not fit, weights that are not finite, or code
+                of its own that is not to be run or has no checksum.
+        """
+        weights = self.read_weights()
+        code = self.manifest.network
+        if code is not None and not run_code:
+            raise InvalidInput(
+                "own_code",
+                f"{self.path} brings its own code, {code.file}, which is run only if you say so: --run-code, or"
+                " run_code=True in Python. Read it first.",
+                field="run_code",
+                allowed="true",
+            )
+        if code is not None and code.file not in self.manifest.checksums:
+            raise _broken(self.path, f"{MANIFEST} has no checksum of {code.file}, so that it is not run")
+        network = build_network(
+            _json(self.path / UNET_CONFIG), None if code is None else (self.path / code.file, code.network)
+        )
+        fit_weights(network, weights, self.path)
+        return network
+
+    def read_weights(self) -> dict[str, torch.Tensor]:
+        """Read the weights by their names and run nothing; all checksums are checked.
+
+        Raises:
+            InvalidInput: a file that is missing, changed or damaged.
         """
         for name, expected in self.manifest.checksums.items():
             actual = sha256(_existing(self.path / name))
             if actual != expected:
                 raise _broken(self.path, f"{name} has changed: its SHA-256 is {actual}, bundle.json says {expected}")
-        network = build_network(_json(self.path / UNET_CONFIG), self._code())
-        weights = load_file(_existing(self.path / WEIGHTS))
-        fit_weights(network, weights, self.path)
-        return network
+        weights: dict[str, torch.Tensor] = load_file(_existing(self.path / WEIGHTS))
+        return weights
 
     def load_guide(self) -> nn.Module | None:
         """Read the guide's network in float32, or give None where there is none; `load_network` checks its sums.
@@ -213,10 +239,6 @@ class Bundle:
             wanted = " or ".join(str(channels) for channels in kinds)
             raise _broken(self.path, f"its guide works on {given} channels, and it takes one of {wanted}")
         return kinds[given]
-
-    def _code(self) -> tuple[Path, str] | None:
-        code = self.manifest.network
-        return None if code is None else (self.path / code.file, code.network)
 
 
 def read_bundle(path: Path | str) -> Bundle:
@@ -389,12 +411,11 @@ def sha256(path: Path) -> str:
 
 
 def _class_of(file: Path, name: str) -> type[nn.Module]:
-    spec = importlib.util.spec_from_file_location(f"bundled_network_{file.stem}", _existing(file))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickling look their module up
-    spec.loader.exec_module(module)
+    module = ModuleType(f"bundled_network_{file.stem}")
+    module.__file__ = str(file)
+    sys.modules[module.__name__] = module  # dataclasses and pickling look their module up
+    # Not imported: beside the file may lie bytecode of something else.
+    exec(compile(_existing(file).read_bytes(), file, "exec"), module.__dict__)
     return getattr(module, name)  # type: ignore[no-any-return]
 
 

@@ -101,6 +101,7 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     face_detector: Path | None = None,
+    run_code: bool = False,
 ) -> Pipeline:
     """Load a bundle.
 
@@ -110,6 +111,7 @@ def load(
         dtype: `float32`, `bfloat16` or `float16`; the fastest on this machine unless said, found by trying.
         face_detector: a YuNet ONNX file, which then finds human faces in place of OpenCV's cascades; unless said, the
             one that lies beside the models, such as models/face_detection_yunet_2023mar.onnx.
+        run_code: run the code of a network that brings its own.
 
     Raises:
         InvalidInput: a bundle or a detector that is not usable, or a dtype that is not known.
@@ -122,7 +124,7 @@ def load(
         )
     finder = FaceFinder(bundle.manifest.domain, face_detector or _beside_models(bundle.path))
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    network = bundle.load_network()
+    network = bundle.load_network(run_code=run_code)
     precision = _DTYPES[dtype] if dtype else fastest_dtype(network, torch.randn(2, *bundle.network_shape), where)
     guide = bundle.load_guide()
     denoiser = bundle.denoiser(

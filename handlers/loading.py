@@ -41,7 +41,8 @@ def load_engine(bundle: Path, gpu: int | None, settings: Settings) -> tuple[Pipe
     device = "cpu" if gpu is None or not torch.cuda.is_available() else f"cuda:{gpu}"
     detector = os.environ.get(FACE_DETECTOR)
     try:
-        pipeline = load(bundle, device=device, face_detector=Path(detector) if detector else None)
+        # Whoever registers an archive has its code run, the handler's own to begin with.
+        pipeline = load(bundle, device=device, face_detector=Path(detector) if detector else None, run_code=True)
     except (ValueError, OSError) as error:
         raise RuntimeError(" ".join(str(error).split())) from None
     denoiser = pipeline.denoiser

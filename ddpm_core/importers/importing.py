@@ -174,7 +174,7 @@ def _prove(bundle: Path, network: nn.Module, source: str) -> Image.Image:
         InvalidInput: it cannot, with the other task that the network is for; or numbers in it are not finite.
     """
     try:
-        pipeline = load(bundle)
+        pipeline = load(bundle, run_code=True)  # named by --model-file
         (x,) = sample(pipeline.denoiser, make_plan(pipeline.bundle, num_images=1, seed=0).start())
     except Exception as error:  # somebody else's network may fail in any way
         if (other := networks.explain(network, error, source)) is not None:

@@ -15,6 +15,7 @@ from ddpm_service.cli.evaluate_likeness import likeness
 from ddpm_service.cli.evaluate_look import look, tally
 from ddpm_service.cli.failure import told_in_a_line
 from ddpm_service.cli.progress import reported
+from ddpm_service.cli.run_code import RunCode
 
 app = typer.Typer(
     help="Measure a model. Example: ddpm evaluate samples models/faces-64/1.1 --reference faces64.zip --out a.json",
@@ -43,7 +44,8 @@ def samples(
     inception: Annotated[
         Path | None,
         typer.Option(
-            help="A TorchScript for FID and KID: inception-2015-12-05.pt. "
+            help="A TorchScript for FID and KID: inception-2015-12-05.pt. It is a program that is run: take it only from whom "
+            "you trust. "
             "Without, figures in wavelet features, which are no FID."
         ),
     ] = None,
@@ -55,6 +57,7 @@ def samples(
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16. (default: the fastest, by trying)")
     ] = None,
+    run_code: RunCode = False,
 ) -> None:
     """Measure unguided images against real ones; print the table. Interrupted, it goes on when called again.
 
@@ -67,7 +70,7 @@ def samples(
         from ddpm_core.evaluation.reference import read_reference
         from ddpm_core.evaluation.sweep import evaluate as measure
 
-        pipeline = load(bundle, device=device, dtype=dtype)
+        pipeline = load(bundle, device=device, dtype=dtype, run_code=run_code)
         where = pipeline.denoiser.device
         cells = parse_cells(sampler, num_inference_steps, pipeline.bundle.manifest.defaults.num_inference_steps)
         extractor = wavelet_extractor(where) if inception is None else inception_extractor(inception, where)

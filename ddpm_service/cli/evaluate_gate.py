@@ -9,6 +9,7 @@ import typer
 
 from ddpm_service.cli.failure import told_in_a_line
 from ddpm_service.cli.progress import bars
+from ddpm_service.cli.run_code import RunCode
 
 _CALLS = 10  # as good as many, in a sampler of second order
 
@@ -24,6 +25,7 @@ def gate(
     ] = False,
     num_images: Annotated[int, typer.Option(help="How many are looked at.")] = 400,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. (default: the best there is)")] = None,
+    run_code: RunCode = False,
 ) -> None:
     """Find out what is usual for a model and keep it in bundle.json; mode auto then knows a strange picture.
 
@@ -39,7 +41,7 @@ def gate(
 
         if held_back and reference is None:
             raise InvalidInput("conflict", "--held-back needs --reference.", field="held_back", given=True)
-        pipeline = load(bundle, device=device)
+        pipeline = load(bundle, device=device, run_code=run_code)
         with bars() as progress:
             if reference is None:
                 task = progress.add_task("sampling", total=num_images)

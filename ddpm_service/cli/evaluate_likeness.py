@@ -12,6 +12,7 @@ from rich.table import Table
 from ddpm_service.cli.evaluate_faces import face_network
 from ddpm_service.cli.failure import told_in_a_line
 from ddpm_service.cli.progress import reported
+from ddpm_service.cli.run_code import RunCode
 
 
 def _json(path: Path) -> Path:
@@ -63,6 +64,7 @@ def likeness(
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16. (default: the fastest, by trying)")
     ] = None,
+    run_code: RunCode = False,
 ) -> None:
     """Measure resemblance against realism, a row a method; print the table. Interrupted, it goes on when called again.
 
@@ -81,7 +83,7 @@ def likeness(
         from ddpm_core.evaluation.likeness.sweep import measure
 
         compared = parse_methods(methods or DEFAULT)
-        pipeline = load(bundle, device=device, dtype=dtype)
+        pipeline = load(bundle, device=device, dtype=dtype, run_code=run_code)
         share = None
         if held_back:
             share = validation if validation is not None else real.held_back_share(pipeline.bundle)

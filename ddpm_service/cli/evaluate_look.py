@@ -11,6 +11,7 @@ from rich.table import Table
 
 from ddpm_service.cli.failure import told_in_a_line
 from ddpm_service.cli.progress import reported
+from ddpm_service.cli.run_code import RunCode
 
 
 def _png(path: Path) -> Path:
@@ -51,6 +52,7 @@ def look(
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16. (default: the fastest, by trying)")
     ] = None,
+    run_code: RunCode = False,
 ) -> None:
     """Draw a sheet to judge blind: targets down, methods across under letters that only the key explains.
 
@@ -73,7 +75,7 @@ def look(
             message = f"{tally} is there already, and what was judged may be in it: give another --out."
             raise InvalidInput("exists", message, field="out", given=str(out))
         compared = parse_methods(methods)
-        pipelines = [load(bundle, device=device, dtype=dtype) for bundle in bundles]
+        pipelines = [load(bundle, device=device, dtype=dtype, run_code=run_code) for bundle in bundles]
         first = pipelines[0].bundle
         share = None
         if held_back:

@@ -17,7 +17,7 @@ def inspect(
     bundle: Annotated[Path, typer.Argument(help="The model: a folder with bundle.json.")],
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Say what a model is, and check that its files are whole and fit together.
+    """Say what a model is, and check that its files are whole and fit together. Code that it brings is not run.
 
     Example: ddpm inspect models/faces-64/1.1
     """
@@ -25,12 +25,15 @@ def inspect(
         from ddpm_core.bundle import UNET_CONFIG, read_bundle
 
         read = read_bundle(bundle)
-        network = read.load_network()
+        own = read.manifest.network
+        # Whether weights fit code of their own only that code can tell.
+        weights = read.read_weights() if own else dict(read.load_network().named_parameters())
         config = json.loads((bundle / UNET_CONFIG).read_text(encoding="utf-8"))
         facts: dict[str, Any] = {
             **read.manifest.model_dump(mode="json", exclude_none=True, exclude={"checksums"}),
             "network_class": config.get("_class_name"),
-            "parameters": sum(p.numel() for p in network.parameters()),
+            "own_code": f"{own.file}, not run" if own else None,
+            "parameters": sum(each.numel() for each in weights.values()),
             "schedule": read.schedule.config.get("beta_schedule"),
             "levels": read.schedule.num_levels,
             "checksums": "ok" if read.manifest.checksums else "none given",
@@ -40,6 +43,6 @@ def inspect(
         return
     table = Table(show_header=False, box=None)
     for key, value in facts.items():
-        if value not in ({}, []):
+        if value not in ({}, [], None):
             table.add_row(key, f"{value:,}" if isinstance(value, int) else str(value))
     Console().print(table)

@@ -11,6 +11,7 @@ import typer
 from ddpm_api import Mode, Sampler
 from ddpm_service.cli.evaluate import Samplers, Steps, parse_cells
 from ddpm_service.cli.failure import told_in_a_line
+from ddpm_service.cli.run_code import RunCode
 
 app = typer.Typer(
     help="Draw: schedule, forward, backward, losses, table, samples, copies.",
@@ -84,6 +85,7 @@ def backward(
     num_inference_steps: Calls = None,
     seed: Seed = 0,
     device: Device = None,
+    run_code: RunCode = False,
 ) -> None:
     """Draw how pictures come out of noise, and what the model makes of them on the way.
 
@@ -93,7 +95,7 @@ def backward(
         from ddpm_core import load, sampling
         from ddpm_core.evaluation.plots import draw_backward
 
-        pipeline = load(bundle, device=device, dtype="float32")
+        pipeline = load(bundle, device=device, dtype="float32", run_code=run_code)
         calls = num_inference_steps or pipeline.bundle.manifest.defaults.num_inference_steps
         draw_backward(pipeline, sampling.Sampler(sampler), calls, range(seed, seed + num_images), out)
     typer.echo(out)
@@ -160,6 +162,7 @@ def samples(
     num_inference_steps: Steps = None,
     seed: Seed = 0,
     device: Device = None,
+    run_code: RunCode = False,
 ) -> None:
     """Draw the same seeds by several samplers and numbers of steps, one row each.
 
@@ -170,7 +173,7 @@ def samples(
         from ddpm_core.evaluation.draw import draw
         from ddpm_core.evaluation.plots import draw_samples
 
-        pipeline = load(bundle, device=device)
+        pipeline = load(bundle, device=device, run_code=run_code)
         manifest = pipeline.bundle.manifest
         cells = parse_cells(sampler, num_inference_steps, manifest.defaults.num_inference_steps)
         seeds = range(seed, seed + num_images)
@@ -191,6 +194,7 @@ def copies(
     num_inference_steps: Calls = None,
     seed: Seed = 0,
     device: Device = None,
+    run_code: RunCode = False,
 ) -> None:
     """Draw samples beside their nearest training images, the most alike first, to see whether it copies.
 
@@ -205,7 +209,7 @@ def copies(
         from ddpm_core.evaluation.plots import draw_copies
         from ddpm_core.evaluation.reference import read_reference
 
-        pipeline = load(bundle, device=device)
+        pipeline = load(bundle, device=device, run_code=run_code)
         manifest = pipeline.bundle.manifest
         real = read_reference(reference, pipeline.bundle)
         calls = num_inference_steps or manifest.defaults.num_inference_steps

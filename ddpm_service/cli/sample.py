@@ -10,6 +10,7 @@ import typer
 from ddpm_api import Mode, OutputFormat, Sampler, contact_sheet
 from ddpm_service.cli.failure import told_in_a_line
 from ddpm_service.cli.progress import bars
+from ddpm_service.cli.run_code import RunCode
 
 
 def sample(
@@ -39,6 +40,7 @@ def sample(
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16. (default: the fastest, by trying)")
     ] = None,
+    run_code: RunCode = False,
 ) -> None:
     """Sample a model and write PNGs, each with its seed and settings inside; print their paths.
 
@@ -59,7 +61,7 @@ def sample(
             raise InvalidInput(
                 "conflict", "--through-network is for --mode pixel.", field="through_network", allowed="with mode pixel"
             )
-        pipeline = load(bundle, device=device, dtype=dtype, face_detector=face_detector)
+        pipeline = load(bundle, device=device, dtype=dtype, face_detector=face_detector, run_code=run_code)
         target = None if image is None else pipeline.aim(image.read_bytes())
         how: dict[str, Any] = {
             "mode": mode,

@@ -176,7 +176,7 @@ def test_a_network_may_bring_its_own_code(tmp_path: Path) -> None:
     assert load(written.path, device="cpu").sample(num_inference_steps=2)[0].size == (16, 16)
     (folder / "own.py").write_text("raise SystemExit('changed')")
     with pytest.raises(InvalidInput, match=r"own\.py has changed"):
-        read_bundle(folder).load_network()
+        read_bundle(folder).load_network(run_code=True)
 
 
 @pytest.mark.parametrize("name", ["bundle.json", "unet/config.json", "scheduler/scheduler_config.json", WEIGHTS])

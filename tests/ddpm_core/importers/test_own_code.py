@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
+import py_compile
+
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from ddpm_core import load
+from ddpm_core.bundle import read_bundle, sha256
 from ddpm_core.errors import InvalidInput
+from ddpm_service.cli import app
 
 UNET = """
 import math
@@ -45,11 +53,11 @@ def test_it_is_built_filled_and_carried(code, weights, bring):
     bundle = bring({"ema": {f"ema_model.model.{key}": value for key, value in weights.items()}},
                    code=(code, "Unet"), network={"dim": 8})  # fmt: skip
 
-    held = bundle.load_network().state_dict()
+    held = bundle.load_network(run_code=True).state_dict()
     assert all(torch.equal(held[key], value) for key, value in weights.items())
     assert bundle.manifest.weights == "ema"
     assert (bundle.path / "unet.py").read_text() == UNET
-    assert load(bundle.path, device="cpu").sample(num_inference_steps=2)[0].size == (16, 16)
+    assert load(bundle.path, device="cpu", run_code=True).sample(num_inference_steps=2)[0].size == (16, 16)
 
 
 @pytest.mark.parametrize(
@@ -78,14 +86,68 @@ def test_it_may_inherit_from_diffusers_and_use_weights_twice(tmp_path, bring, so
     file = tmp_path / "own.py"
     file.write_text(source)
     bundle = bring(names["Unet"](**settings).state_dict(), code=(file, "Unet"), network=settings)
-    assert load(bundle.path, device="cpu").sample(num_inference_steps=2)[0].size == (16, 16)
+    assert load(bundle.path, device="cpu", run_code=True).sample(num_inference_steps=2)[0].size == (16, 16)
 
 
 def test_the_bundle_runs_no_other_code(code, weights, bring):
     bundle = bring(weights, code=(code, "Unet"), network={"dim": 8})
     (bundle.path / "unet.py").write_text("raise SystemExit('changed')")
     with pytest.raises(InvalidInput, match=r"unet\.py has changed"):
-        bundle.load_network()
+        bundle.load_network(run_code=True)
+
+
+def test_the_bundle_runs_no_bytecode_that_lies_beside_its_code(code, weights, bring, tmp_path):
+    bundle = bring(weights, code=(code, "Unet"), network={"dim": 8})
+    own = bundle.path / "unet.py"
+    evil = tmp_path / "evil.py"
+    evil.write_text("raise SystemExit('bytecode')".ljust(own.stat().st_size))
+    os.utime(evil, ns=(own.stat().st_atime_ns, own.stat().st_mtime_ns))
+    py_compile.compile(str(evil), importlib.util.cache_from_source(str(own)))
+
+    assert bundle.load_network(run_code=True)
+
+
+@pytest.fixture
+def boobytrapped(code, weights, bring):
+    """A bundle whose code ends the process that runs it, with a right checksum."""
+    bundle = bring(weights, code=(code, "Unet"), network={"dim": 8})
+    (bundle.path / "unet.py").write_text("raise SystemExit('it ran')")
+    manifest = json.loads((bundle.path / "bundle.json").read_text())
+    manifest["checksums"]["unet.py"] = sha256(bundle.path / "unet.py")
+    (bundle.path / "bundle.json").write_text(json.dumps(manifest))
+    return bundle.path
+
+
+def test_code_of_a_bundle_is_run_only_where_that_is_asked(boobytrapped):
+    for use in (read_bundle(boobytrapped).load_network, lambda: load(boobytrapped)):
+        with pytest.raises(InvalidInput, match=r"own code, unet\.py.*--run-code"):
+            use()
+    with pytest.raises(SystemExit, match="it ran"):
+        load(boobytrapped, run_code=True)
+
+
+def test_code_without_a_checksum_is_not_run(boobytrapped):
+    manifest = json.loads((boobytrapped / "bundle.json").read_text())
+    del manifest["checksums"]["unet.py"]
+    (boobytrapped / "bundle.json").write_text(json.dumps(manifest))
+
+    with pytest.raises(InvalidInput, match=r"no checksum of unet\.py"):
+        load(boobytrapped, run_code=True)
+
+
+@pytest.mark.parametrize("command", ["inspect", "pack", "sample", "plot backward", "evaluate samples"])
+def test_looking_at_a_bundle_runs_nothing_of_it(boobytrapped, command, tmp_path):
+    more = {
+        "inspect": [],
+        "pack": ["--model-store", str(tmp_path / "store")],
+        "evaluate samples": ["--reference", str(tmp_path), "--out", str(tmp_path / "table.json")],
+    }.get(command, ["--out", str(tmp_path / "out.png")])
+    told = CliRunner().invoke(app, [*command.split(), str(boobytrapped), *more])
+
+    assert "it ran" not in str(told.exception) + told.output
+    assert (told.exit_code == 0) == (command in ("inspect", "pack")), told.output
+    if command == "inspect":
+        assert "unet.py, not run" in told.output
 
 
 @pytest.mark.parametrize(
