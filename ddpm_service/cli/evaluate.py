@@ -44,8 +44,8 @@ def samples(
     inception: Annotated[
         Path | None,
         typer.Option(
-            help="A TorchScript for FID and KID: inception-2015-12-05.pt. It is a program that is run: take it only from whom "
-            "you trust. "
+            help="A TorchScript for FID and KID: inception-2015-12-05.pt. "
+            "It is a program that is run: take it only from whom you trust. "
             "Without, figures in wavelet features, which are no FID."
         ),
     ] = None,

@@ -173,7 +173,7 @@ def test_a_network_may_bring_its_own_code(tmp_path: Path) -> None:
 
     network = build_network({"width": 3}, (folder / "own.py", "Own"))
     written = write_bundle(folder, network, schedule.cosine().config, manifest(network=code.model_dump()), "own")
-    assert load(written.path, device="cpu").sample(num_inference_steps=2)[0].size == (16, 16)
+    assert load(written.path, device="cpu", run_code=True).sample(num_inference_steps=2)[0].size == (16, 16)
     (folder / "own.py").write_text("raise SystemExit('changed')")
     with pytest.raises(InvalidInput, match=r"own\.py has changed"):
         read_bundle(folder).load_network(run_code=True)
@@ -268,8 +268,8 @@ def test_in_16_bit_an_image_does_not_notice_its_batch_either(target: np.ndarray)
 def test_a_face_detector_beside_the_models_is_found_by_itself(tmp_path: Path, write_toy_bundle) -> None:
     bundle = write_toy_bundle(tmp_path / "toy" / "1.0")
     (tmp_path / "face_detection_yunet_2023mar_int8.onnx").write_bytes(b"of less precision, so left alone")
-    load(bundle, device="cpu", dtype="float32")
+    load(bundle, device="cpu", dtype="float32", run_code=True)
     (tmp_path / "face_detection_yunet_2023mar.onnx").write_bytes(b"nothing of the kind")
     with pytest.raises(InvalidInput) as caught:
-        load(bundle, device="cpu", dtype="float32")
+        load(bundle, device="cpu", dtype="float32", run_code=True)
     assert (caught.value.field, caught.value.given) == ("face_detector", "face_detection_yunet_2023mar.onnx")

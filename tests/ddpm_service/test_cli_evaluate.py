@@ -56,7 +56,7 @@ def packed(photographs, tmp_path_factory):
 @pytest.fixture
 def evaluate(model, photographs, tmp_path):
     return lambda *arguments: ddpm(
-        *("evaluate", "samples", model, "--reference", photographs, "--out", tmp_path / "figures.json"),
+        *("evaluate", "samples", model, "--run-code", "--reference", photographs, "--out", tmp_path / "figures.json"),
         *("--num-images", 20, "--device", "cpu", "--dtype", "float32", *arguments),
     )
 
@@ -150,7 +150,7 @@ def test_unreadable_images_of_the_reference_are_said(evaluate, photographs, tmp_
 @pytest.fixture
 def likeness(model, packed, tmp_path):
     return lambda *arguments: ddpm(
-        *("evaluate", "likeness", model, "--targets", packed, "--reference", packed),
+        *("evaluate", "likeness", model, "--run-code", "--targets", packed, "--reference", packed),
         *("--out", tmp_path / "likeness.json", "--num-targets", 5, "--num-images", 4),
         *("--methods", "none:2,likeness:2", "--person-pattern", r"^(.+)_\d\."),
         *("--device", "cpu", "--dtype", "float32", *arguments),
@@ -214,7 +214,18 @@ def test_a_folder_of_targets_that_holds_no_picture_is_said(likeness, tmp_path):
 @pytest.fixture
 def look(model, packed, tmp_path):
     return lambda *arguments: ddpm(
-        *("evaluate", "look", model, "--targets", packed, "--num-targets", 3, "--methods", "none:2,likeness:2"),
+        *(
+            "evaluate",
+            "look",
+            model,
+            "--run-code",
+            "--targets",
+            packed,
+            "--num-targets",
+            3,
+            "--methods",
+            "none:2,likeness:2",
+        ),
         *("--out", tmp_path / "look.png", "--device", "cpu", "--dtype", "float32", *arguments),
     )
 
@@ -295,7 +306,8 @@ def size(path):
 def test_each_plot_writes_its_picture_and_prints_its_path(arguments, model, photographs, tmp_path):
     named = {"MODEL": model, "PHOTOGRAPH": photographs / "00.png"}
     out = tmp_path / "new" / "picture.png"
-    result = ddpm("plot", *(named.get(a, a) for a in arguments), "--out", out)
+    own = ["--run-code"] if arguments[0] in ("backward", "samples") else []
+    result = ddpm("plot", *(named.get(a, a) for a in arguments), *own, "--out", out)
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"{out}\n", "")
     assert size(out)[0] > 400
 
@@ -303,7 +315,7 @@ def test_each_plot_writes_its_picture_and_prints_its_path(arguments, model, phot
 def test_the_copy_check_writes_a_picture_and_a_table_with_the_most_alike_first(model, photographs, tmp_path):
     out = tmp_path / "copies.png"
     arguments = ("--num-images", 20, "--num-inference-steps", 2, "--seed", 3, "--device", "cpu")
-    result = ddpm("plot", "copies", model, "--reference", photographs, "--out", out, *arguments)
+    result = ddpm("plot", "copies", model, "--run-code", "--reference", photographs, "--out", out, *arguments)
     assert (result.exit_code, result.stdout) == (0, f"{out}\n{tmp_path / 'copies.json'}\n")
     assert size(out)[0] > 400
     report = json.loads((tmp_path / "copies.json").read_text(encoding="utf-8"))

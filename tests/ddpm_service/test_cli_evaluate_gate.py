@@ -11,7 +11,7 @@ from ddpm_service.cli import app
 
 
 def gate(*arguments):
-    return CliRunner().invoke(app, ["evaluate", "gate", *map(str, arguments)])
+    return CliRunner().invoke(app, ["evaluate", "gate", "--run-code", *map(str, arguments)])
 
 
 @pytest.fixture
@@ -38,12 +38,12 @@ def test_real_pictures_are_looked_at_and_kept_in_the_bundle(bundle, pictures):
     assert after.statistics.gate.images == 80
     assert f"80 images of {pictures.name} (all, " in after.statistics.gate.source
     assert after.model_copy(update={"statistics": before.statistics}) == before
-    load(bundle)  # its checksums still hold
+    load(bundle, run_code=True)  # its checksums still hold
 
 
 def test_from_then_on_a_target_has_a_score(bundle, pictures):
     def judgement():
-        pipeline = load(bundle)
+        pipeline = load(bundle, run_code=True)
         return pipeline.judge(pipeline.aim((pictures / "03.png").read_bytes()))
 
     assert judgement().score is None

@@ -51,7 +51,7 @@ def toy_path(tmp_path_factory, write_toy_bundle) -> Path:
 
 @pytest.fixture(scope="session")
 def toy(toy_path) -> Pipeline:
-    return load(toy_path, device="cpu", dtype="float32")
+    return load(toy_path, device="cpu", dtype="float32", run_code=True)
 
 
 @pytest.fixture(scope="session")
