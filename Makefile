@@ -11,7 +11,7 @@ FACES_256 := models/faces-256/1.0
 IMAGE ?= ddpm-lookalike:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 BUNDLE := $(lastword $(sort $(wildcard models/faces-64/*)))
 
-.PHONY: help env run faces-256 test check lint format bench image image-test clean
+.PHONY: help env run faces-256 test check lint format hostile bench image image-test clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -64,6 +64,9 @@ lint: env  ## Style and types
 format: env  ## Put the code into the house's form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+hostile: env  ## A thousand hostile requests by every way in, and what became of them and of a neighbour
+	HOSTILE=1000 $(BIN)/pytest -q -p no:xdist tests/e2e/test_hostile.py
 
 bench: env  ## Measure; tables and pictures go to bench/
 	$(BIN)/ddpm bench --out bench

@@ -1,0 +1,126 @@
+"""A siege: hostile requests by every way in, and a neighbour who goes on. `make hostile` sends a thousand."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+import requests
+
+from ddpm_service.archive import pack
+from ddpm_service.torchserve.api import Api
+from ddpm_service.torchserve.server import Sockets
+from tests.e2e.hostile import WAYS, Hostile, hostile, picture
+from tests.e2e.house import House
+
+pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(1800)]
+
+COUNT = int(os.environ.get("HOSTILE", "60"))
+AT_ONCE = 3
+METHOD = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
+FINE = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED"}
+
+
+class Neighbour(threading.Thread):
+    """Somebody who asks for a face again and again."""
+
+    def __init__(self, house: House) -> None:
+        super().__init__(daemon=True)
+        self.house, self.seconds, self.statuses, self.ends = house, [], Counter[int](), threading.Event()
+
+    def run(self) -> None:
+        while not self.ends.is_set():
+            begin = time.monotonic()
+            url = f"{self.house.url}/predictions/a?num_images=1&num_inference_steps=2"
+            self.statuses[requests.post(url, picture("JPEG"), timeout=120).status_code] += 1
+            self.seconds.append(time.monotonic() - begin)
+            time.sleep(0.05)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+@contextmanager
+def neighbour(house: House) -> Iterator[Neighbour]:
+    other = Neighbour(house)
+    other.start()
+    try:
+        yield other
+    finally:
+        other.ends.set()
+        other.join(120)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory, write_toy_bundle: Any) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("besieged")
+    bundle = write_toy_bundle(folder / "bundle", name="a", seconds=0.01)
+    with House(folder, lambda store: pack(bundle, store)).running() as house:
+        yield house
+
+
+def send(house: House, channel: grpc.Channel, request: Hostile) -> tuple[str, bool]:
+    """What came of it, and whether that is well."""
+    if request.way == "gRPC":
+        try:
+            channel.unary_unary(METHOD)(request.body, timeout=120)
+        except grpc.RpcError as error:
+            return error.code().name, error.code().name in FINE
+        return "OK", True
+    headers = {name: value for name, value in request.headers.items() if value.strip()}
+    if request.way == "REST":
+        answer = requests.post(f"{house.url}/predictions/a", request.body, headers=headers, timeout=120)
+    else:
+        api = Api(Sockets.of(house.config).inference)
+        answer = api.request("POST", "/predictions/a", data=request.body, headers=headers, timeout=120)
+    busy = answer.status_code == 503 and "Retry-After" in answer.headers
+    return str(answer.status_code), answer.status_code < 500 or busy
+
+
+def test_nobody_falls_and_the_neighbour_is_answered(house, capsys):
+    front, worker = psutil.Process(house.process.pid), house.worker.pid
+    port = re.search(r"grpc://[\d.]+:(\d+)", house.said)
+    assert port
+    with neighbour(house) as alone:
+        time.sleep(5)
+    before = front.memory_info().rss
+    told: Counter[tuple[str, str, str]] = Counter()
+    ill = []
+    with (
+        grpc.insecure_channel(f"127.0.0.1:{port[1]}") as channel,
+        neighbour(house) as besieged,
+        ThreadPoolExecutor(AT_ONCE) as pool,
+    ):
+        sent = [hostile(seed) for seed in range(COUNT)]
+        for request, (outcome, well) in zip(sent, pool.map(lambda each: send(house, channel, each), sent), strict=True):
+            told[request.kind, request.way, outcome] += 1
+            if not well:
+                ill.append((request.kind, request.way, outcome, len(request.body)))
+    grown = (front.memory_info().rss - before) / 2**20
+
+    with capsys.disabled():
+        print(f"\n{COUNT} hostile requests, {AT_ONCE} at a time")
+        for kind in sorted({kind for kind, _, _ in told}):
+            print(f"  {kind:16}", *(f"{way}: {_counted(told, kind, way)};" for way in WAYS))
+        print(f"  neighbour: {1000 * alone.median:.0f} ms alone, {1000 * besieged.median:.0f} ms besieged")
+        print(f"  front door: {grown:+.0f} MiB")
+    assert ill == []
+    assert house.worker.pid == worker
+    assert set(besieged.statuses) == {200}
+    assert grown < 64
+
+
+def _counted(told: Counter[tuple[str, str, str]], kind: str, way: str) -> str:
+    return ", ".join(f"{outcome} {n}" for (k, w, outcome), n in sorted(told.items()) if (k, w) == (kind, way)) or "–"
