@@ -66,7 +66,7 @@ format: env  ## Put the code into the house's form
 	$(BIN)/ruff format .
 
 hostile: env  ## A thousand hostile requests by every way in, and what became of them and of a neighbour
-	HOSTILE=1000 $(BIN)/pytest -q -p no:xdist tests/e2e/test_hostile.py
+	HOSTILE=1000 $(BIN)/pytest -q tests/e2e/test_hostile.py
 
 bench: env  ## Measure; tables and pictures go to bench/
 	$(BIN)/ddpm bench --out bench

@@ -46,7 +46,7 @@ def hostile(seed: int) -> Hostile:
     kind = chance.choice(sorted(_MAKERS))
     body, headers = _MAKERS[kind](chance)
     if way == "gRPC":
-        return Hostile(kind, way, body if kind == "noise" else _message({"data": body, "num_images": b"1"}))
+        return Hostile(kind, way, body if kind == "noise" else grpc_message({"data": body, "num_images": b"1"}))
     return Hostile(kind, way, body, {"Content-Type": "application/octet-stream"} | headers)
 
 
@@ -58,7 +58,7 @@ def picture(kind: str) -> bytes:
     return file.getvalue()
 
 
-def _message(fields: dict[str, bytes], model: bytes = b"a") -> bytes:
+def grpc_message(fields: dict[str, bytes], model: bytes = b"a") -> bytes:
     """A PredictionsRequest as it travels."""
 
     def part(number: int, content: bytes) -> bytes:

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import re
 import statistics
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
 import psutil
 import pytest
 import requests
+import skimage.data
+from PIL import Image
 
 from ddpm_service.archive import pack
 from ddpm_service.torchserve.api import Api
 from ddpm_service.torchserve.server import Sockets
-from tests.e2e.hostile import WAYS, Hostile, hostile, picture
+from tests.e2e.hostile import WAYS, Hostile, grpc_message, hostile, picture
 from tests.e2e.house import House
+from tests.e2e.traces import traces, watched
 
 pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(1800)]
 
 COUNT = int(os.environ.get("HOSTILE", "60"))
 AT_ONCE = 3
 METHOD = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
+STREAM = METHOD.replace("/Predictions", "/StreamPredictions")
+FILE_NAME = "holiday-of-a-stranger.png"
 FINE = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED"}
 
 
@@ -67,8 +76,18 @@ def neighbour(house: House) -> Iterator[Neighbour]:
 def house(tmp_path_factory: pytest.TempPathFactory, write_toy_bundle: Any) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("besieged")
     bundle = write_toy_bundle(folder / "bundle", name="a", seconds=0.01)
-    with House(folder, lambda store: pack(bundle, store)).running() as house:
-        yield house
+    temporary = folder / "tmp"  # all that it writes is below its own folder
+    temporary.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(temporary))
+        with House(folder, lambda store: pack(bundle, store), {"TMPDIR": str(temporary)}).running() as house:
+            yield house
+
+
+def grpc_port(house: House) -> int:
+    found = re.search(r"grpc://[\d.]+:(\d+)", house.said)
+    assert found
+    return int(found[1])
 
 
 def send(house: House, channel: grpc.Channel, request: Hostile) -> tuple[str, bool]:
@@ -89,17 +108,54 @@ def send(house: House, channel: grpc.Channel, request: Hostile) -> tuple[str, bo
     return str(answer.status_code), answer.status_code < 500 or busy
 
 
+def test_nothing_of_an_upload_is_logged_or_written_by_any_way_in(house):
+    selfie = io.BytesIO()
+    Image.fromarray(skimage.data.astronaut()).save(selfie, "PNG")
+    whole = selfie.getvalue()
+    packed = base64.b64encode(whole)
+    api = Api(Sockets.of(house.config).inference)
+    url, few = f"{house.url}/predictions/a", {"num_images": "1", "num_inference_steps": "2"}
+    with watched(house.folder) as written, grpc.insecure_channel(f"127.0.0.1:{grpc_port(house)}") as channel:
+        for body in (whole, whole[: len(whole) // 2]):
+            requests.post(url, body, timeout=60)
+            requests.post(url, body, headers={"Accept": "text/event-stream"}, timeout=60)
+            requests.post(url, body, headers={"Content-Type": "application/x-www-form-urlencoded"}, timeout=60)
+            requests.post(url, json={"image": base64.b64encode(body).decode()} | few, timeout=60)
+            requests.post(url, few, files={"image": (FILE_NAME, body)}, timeout=60)
+            requests.post(f"{house.url}/v1/images/edits", {"n": "1"}, files={"image": (FILE_NAME, body)}, timeout=60)
+            api.request("POST", "/predictions/a", data=body, timeout=60)
+            message = grpc_message({"data": body, "num_images": b"1"})
+            with suppress(grpc.RpcError):
+                channel.unary_unary(METHOD)(message, timeout=60)
+            with suppress(grpc.RpcError):
+                list(channel.unary_stream(STREAM)(message, timeout=60))
+        with suppress(requests.RequestException):  # leaves before its answer
+            requests.post(url, json={"image": packed.decode(), "num_inference_steps": 300}, timeout=2)
+    assert written == []
+    said = house.said.encode()
+    assert b"MODEL_LOG" in said
+    assert [piece for piece in (*traces(whole), *traces(packed), FILE_NAME.encode()) if piece in said] == []
+
+
+def test_no_process_leaves_a_core(house):
+    requests.post(f"{house.url}/predictions/a", picture("JPEG"), timeout=60)
+    processes = [psutil.Process(house.process.pid), *house.descendants()]
+    assert any("ddpm_core.faces.helper" in each.cmdline() for each in processes)
+    for process in processes:
+        with suppress(psutil.NoSuchProcess, FileNotFoundError):  # a helper has come to its end
+            limits = Path(f"/proc/{process.pid}/limits").read_text()
+            assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE), process.cmdline()
+
+
 def test_nobody_falls_and_the_neighbour_is_answered(house, capsys):
     front, worker = psutil.Process(house.process.pid), house.worker.pid
-    port = re.search(r"grpc://[\d.]+:(\d+)", house.said)
-    assert port
     with neighbour(house) as alone:
         time.sleep(5)
     before = front.memory_info().rss
     told: Counter[tuple[str, str, str]] = Counter()
     ill = []
     with (
-        grpc.insecure_channel(f"127.0.0.1:{port[1]}") as channel,
+        grpc.insecure_channel(f"127.0.0.1:{grpc_port(house)}") as channel,
         neighbour(house) as besieged,
         ThreadPoolExecutor(AT_ONCE) as pool,
     ):
