@@ -54,7 +54,8 @@ def test_json_with_base64(served, selfie):
     answer = served.post(served.face_model, {"image": base64.b64encode(selfie).decode(), "num_images": 2})
 
     result = answer.json()
-    assert (result["model"], result["timing"]["calls"]) == (served.face_model, 9)
+    assert result["model"] == served.face_model
+    assert result["timing"]["calls"] == result["parameters"]["num_inference_steps"] > 0
     assert [opened(base64.b64decode(image["b64_json"])).size for image in result["images"]] == [(64, 64)] * 2
 
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.torchserve
 FOR_EVER = 1000  # steps: half a minute
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
