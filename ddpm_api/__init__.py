@@ -19,7 +19,7 @@ from ddpm_api.events import (
     to_sse,
 )
 from ddpm_api.fields import Align, Box, Mode, OutputFormat, Sampler
-from ddpm_api.picture import contact_sheet, save_marked
+from ddpm_api.picture import ImageLike, contact_sheet, file_of, save_marked
 from ddpm_api.render import Kind, Rendering, choose
 from ddpm_api.request import PICTURE_NAMES, GenerateRequest, parse_form, parse_json, parse_raw, unknown_field
 from ddpm_api.result import Result, ResultBuilder
@@ -40,6 +40,7 @@ __all__ = [
     "GenerateRequest",
     "GeneratedImage",
     "ImageEvent",
+    "ImageLike",
     "InvalidRequest",
     "Kind",
     "Mode",
@@ -58,6 +59,7 @@ __all__ = [
     "WarningEvent",
     "choose",
     "contact_sheet",
+    "file_of",
     "parse_event",
     "parse_form",
     "parse_json",

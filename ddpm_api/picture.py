@@ -5,11 +5,30 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
+from PIL.Image import SupportsArrayInterface
 from PIL.PngImagePlugin import PngInfo
 
 from ddpm_api.fields import OutputFormat
+
+ImageLike = bytes | bytearray | memoryview | str | Path | BinaryIO | Image.Image | SupportsArrayInterface
+"""A picture as it may be at hand: its bytes, its path, an open file, or pixels (PIL, or an (H, W, 3) uint8 array)."""
+
+
+def file_of(image: ImageLike) -> bytes:
+    """Give the bytes of a picture, however it is at hand."""
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    if isinstance(image, str | Path):
+        return Path(image).read_bytes()
+    if isinstance(image, Image.Image) or hasattr(image, "__array_interface__"):
+        file = io.BytesIO()
+        (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, "PNG")
+        return file.getvalue()
+    return image.read()
 
 
 def contact_sheet(files: Sequence[bytes], output_format: OutputFormat) -> bytes:

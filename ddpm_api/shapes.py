@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import io
+from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 
@@ -73,3 +76,14 @@ class GeneratedImage(Shape):
     def data(self) -> bytes:
         """The file's bytes."""
         return base64.b64decode(self.b64_json)
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture, its mark and settings in ``info``."""
+        picture = Image.open(io.BytesIO(self.data))
+        picture.load()
+        return picture
+
+    def save(self, path: str | Path) -> None:
+        """Write the file as it came: with its mark and settings, in its own format whatever the path's ending."""
+        Path(path).write_bytes(self.data)

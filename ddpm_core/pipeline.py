@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from ddpm_core.bundle import Bundle, read_bundle
 from ddpm_core.denoiser import Denoiser, fastest_dtype, make_ready
 from ddpm_core.errors import InvalidInput
-from ddpm_core.faces import FaceFinder, Target, pool_for
+from ddpm_core.faces import FaceFinder, MadeImage, Target, pool_for
 from ddpm_core.faces.find import YUNET
 from ddpm_core.gate import Judgement, denoising_errors, score
 from ddpm_core.pixels import to_pixels, to_tensor
 from ddpm_core.plan import Plan, make_plan
-from ddpm_core.sampling import advance, advance_through_network, sample
+from ddpm_core.sampling import MAX_SEED, SampleState, advance, advance_through_network, sample
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+ImageLike = bytes | bytearray | memoryview | str | Path | BinaryIO | Image.Image | NDArray[np.uint8]
+"""A picture as it may be at hand: its bytes, its path, an open file, or pixels."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far a batch has come."""
+
+    states: Sequence[SampleState] = field(repr=False)
+
+    @property
+    def number(self) -> int:
+        """Network calls made for the first image."""
+        return self.states[0].position
+
+    @property
+    def total(self) -> int:
+        """Network calls that it takes."""
+        return len(self.states[0].table)
+
+    @property
+    def previews(self) -> list[Image.Image]:
+        """The clean images that the network foresees now; drawn when asked for."""
+        return [MadeImage.of(to_pixels(s.x if s.x0_prev is None else s.x0_prev)) for s in self.states]
+
+
 class Pipeline:
-    """A model in memory.
+    """A model in memory; a call makes images.
 
     Attributes:
         bundle: what the bundle says.
@@ -38,13 +69,18 @@ class Pipeline:
         self.finder = finder
         self.pool = pool_for(finder.domain, finder.yunet)
 
-    def aim(self, image: bytes, *, align_to: str = "auto", face: int | None = None) -> Target:
-        """Decode an upload and align it to the model's size; `align_to` and `face` as in the request.
+    def __repr__(self) -> str:
+        manifest, denoiser = self.bundle.manifest, self.denoiser
+        precision = str(denoiser.dtype).removeprefix("torch.")
+        return f"<{manifest.name} {manifest.version}, {manifest.image_size} px, on {denoiser.device} in {precision}>"
+
+    def aim(self, image: ImageLike, *, align: str = "auto", face: int | None = None) -> Target:
+        """Decode a picture and align it to the model's size; `align` and `face` as in the request.
 
         Raises:
             InvalidInput: not an image, one that costs too much, or a box or face that does not exist.
         """
-        return self.pool.aim(image, self.bundle.manifest.image_size, align=align_to, face=face).result()
+        return self.pool.aim(_file_of(image), self.bundle.manifest.image_size, align=align, face=face).result()
 
     def judge(self, target: Target) -> Judgement:
         """Say how strange a target is to the model, in one network call; only a bundle with statistics can score."""
@@ -54,34 +90,54 @@ class Pipeline:
         image = to_tensor(target.pixels, self.bundle.manifest.channels)[None]
         return Judgement(float(score(gate, *denoising_errors(self.denoiser, image))), target.has_face)
 
-    def sample(
+    def __call__(
         self,
-        num_images: int = 1,
+        num_images: int | None = None,
         *,
-        image: bytes | None = None,
-        on_step: Callable[[], object] | None = None,
+        image: ImageLike | None = None,
+        align: str = "auto",
+        face: int | None = None,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        num_images_per_prompt: int | None = None,
+        on_step: Callable[[Step], object] | None = None,
         **how: Any,
-    ) -> list[Image.Image]:
-        """Make images; with a selfie, faces that resemble it.
+    ) -> list[MadeImage]:
+        """Make images; with a selfie, faces that resemble it. What was decided for the user is a warning.
 
         Args:
-            num_images: 1..16.
-            image: the bytes of a selfie; unguided without.
+            num_images: 1..16; 1 unless said.
+            image: a selfie: a path, bytes, an open file, a PIL picture or an (H, W, 3) uint8 array; unguided without.
+            align: `auto`, `center`, `none`, or a box `left,top,right,bottom`.
+            face: which of the faces found; the largest unless said.
+            seed: of the first image; a random one unless said.
+            generator: gives the seed in its place, as in diffusers.
+            num_images_per_prompt: `num_images`, by its name in diffusers.
             on_step: called after each network call of the batch.
-            how: what `make_plan` takes: `mode`, `resemblance`, `sampler`, `num_inference_steps`, `eta`, `seed` …
+            how: what `make_plan` takes: `mode`, `resemblance`, `sampler`, `num_inference_steps`, `eta`, `guide` …
 
         Returns:
-            RGB pictures at the model's size, the one of seed `seed` first.
+            RGB pictures at the model's size, the one of seed `seed` first. Their files carry their settings.
+
+        Raises:
+            InvalidInput: a value outside its range, values that contradict each other, or no picture.
+            OSError: the picture's file cannot be read.
         """
+        count = _one_of("num_images", num_images, num_images_per_prompt)
+        drawn = None if generator is None else generator.initial_seed() % (MAX_SEED + 1)
+        first = _one_of("seed", seed, drawn)
+        how |= {"num_images": 1 if count is None else count, "seed": -1 if first is None else first}
         if image is None:
-            return self.run(make_plan(self.bundle, num_images=num_images, **how), on_step)
-        target = self.aim(image)
-        plan = make_plan(self.bundle, target.pixels, num_images=num_images, judgement=self.judge(target), **how)
+            return self.run(make_plan(self.bundle, **how), on_step)
+        target = self.aim(image, align=align, face=face)
+        plan = make_plan(self.bundle, target.pixels, judgement=self.judge(target), **how)
+        for _, message in (*target.warnings, *plan.warnings):
+            warnings.warn(message, stacklevel=2)
         return self.run(plan, on_step)
 
     def run(
-        self, plan: Plan, on_step: Callable[[], object] | None = None, *, through_network: bool = False
-    ) -> list[Image.Image]:
+        self, plan: Plan, on_step: Callable[[Step], object] | None = None, *, through_network: bool = False
+    ) -> list[MadeImage]:
         """Carry a plan out: the served step, repeated.
 
         Args:
@@ -90,9 +146,34 @@ class Pipeline:
             through_network: take the gradient of mode `pixel` through the network: slow.
         """
         tick = advance_through_network if through_network else advance
-        told = None if on_step is None else lambda _: on_step()
+        told = None if on_step is None else lambda states: on_step(Step(states))
         images = sample(self.denoiser, plan.start(), on_step=told, tick=tick)
-        return [Image.fromarray(to_pixels(image)) for image in images]
+        manifest = self.bundle.manifest
+        about = plan.parameters | {"num_images": 1, "model": manifest.name, "version": manifest.version}
+        return [
+            MadeImage.of(to_pixels(image), about | {"seed": seed})
+            for image, seed in zip(images, plan.seeds, strict=True)
+        ]
+
+
+def _one_of(field: str, value: int | None, alias: int | None) -> int | None:
+    """Give what was said by either of a field's names."""
+    if value is not None and alias is not None:
+        raise InvalidInput("conflict", f"{field} is given twice.", field=field, given=value, allowed="one of the two")
+    return alias if value is None else value
+
+
+def _file_of(image: ImageLike) -> bytes:
+    """Give the bytes of a picture, however it is at hand."""
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    if isinstance(image, str | Path):
+        return Path(image).read_bytes()
+    if isinstance(image, Image.Image | np.ndarray):
+        file = io.BytesIO()
+        (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, "PNG")
+        return file.getvalue()
+    return image.read()
 
 
 def load(
@@ -114,7 +195,7 @@ def load(
         run_code: run the code of a network that brings its own.
 
     Raises:
-        InvalidInput: a bundle or a detector that is not usable, or a dtype that is not known.
+        InvalidInput: a bundle or detector that is not usable, a dtype that is not known, a device that is not here.
     """
     bundle = read_bundle(path)
     if dtype is not None and dtype not in _DTYPES:
@@ -123,7 +204,7 @@ def load(
             "unknown_value", f"dtype must be one of: {allowed}.", field="dtype", given=dtype, allowed=allowed
         )
     finder = FaceFinder(bundle.manifest.domain, face_detector or _beside_models(bundle.path))
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = _device(device)
     network = bundle.load_network(run_code=run_code)
     precision = _DTYPES[dtype] if dtype else fastest_dtype(network, torch.randn(2, *bundle.network_shape), where)
     guide = bundle.load_guide()
@@ -134,6 +215,19 @@ def load(
         guide=None if guide is None else make_ready(guide, where, precision),
     )
     return Pipeline(bundle, denoiser, finder)
+
+
+def _device(name: str | None) -> torch.device:
+    """Give the device by its name, or the best there is; the first tensor on it tells whether it is here."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        allowed = ", ".join(here)
+        message = f"There is no device {name} here; there is: {allowed}."
+        raise InvalidInput("unknown_value", message, field="device", given=name, allowed=allowed) from None
+    return device
 
 
 def _beside_models(bundle: Path) -> Path | None:

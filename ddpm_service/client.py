@@ -6,7 +6,6 @@ It speaks to the front door and to TorchServe's own inference port alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -16,7 +15,19 @@ from pydantic import ValidationError
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from ddpm_api import ApiError, EndEvent, Error, ErrorBody, ErrorEvent, Event, Result, ResultBuilder, parse_event
+from ddpm_api import (
+    ApiError,
+    EndEvent,
+    Error,
+    ErrorBody,
+    ErrorEvent,
+    Event,
+    ImageLike,
+    Result,
+    ResultBuilder,
+    file_of,
+    parse_event,
+)
 from ddpm_service.errors import ServiceError
 
 DEFAULT_MODEL = "faces-64"
@@ -98,7 +109,7 @@ class Client:
 
     def generate(
         self,
-        image: bytes | str | Path | None = None,
+        image: ImageLike | None = None,
         *,
         model: str = DEFAULT_MODEL,
         version: str | None = None,
@@ -107,7 +118,7 @@ class Client:
         """Make faces and wait for all of them.
 
         Args:
-            image: the selfie, as bytes or as a file's path; None for faces from noise alone.
+            image: the selfie: a path, bytes, an open file, a PIL picture or an array; None for faces from noise alone.
             model: the model's name.
             version: one of its versions; the default one if None.
             fields: the request's other fields, such as `num_images=3, seed=7`; None counts as not given.
@@ -124,7 +135,7 @@ class Client:
 
     def stream(
         self,
-        image: bytes | str | Path | None = None,
+        image: ImageLike | None = None,
         *,
         model: str = DEFAULT_MODEL,
         version: str | None = None,
@@ -151,14 +162,13 @@ class Client:
         if not ended:
             raise RequestFailed(Error(code="unfinished", message=f"The answer of {url} broke off before its end."))
 
-    def _post(self, url: str, image: bytes | str | Path | None, fields: dict[str, Any]) -> requests.Response:
+    def _post(self, url: str, image: ImageLike | None, fields: dict[str, Any]) -> requests.Response:
         given = {name: value for name, value in fields.items() if value is not None}
         body: dict[str, Any] = {"json": given}
         if image is not None:
-            picture = image if isinstance(image, bytes) else Path(image).read_bytes()
             # a constant name: the file's own is nobody's business
             body = {
-                "files": {"image": ("image", picture, "application/octet-stream")},
+                "files": {"image": ("image", file_of(image), "application/octet-stream")},
                 "data": {name: _text(value) for name, value in given.items()},
             }
         try:

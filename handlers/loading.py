@@ -75,7 +75,7 @@ def load_engine(bundle: Path, gpu: int | None, settings: Settings) -> tuple[Pipe
 
 def _make_an_image(pipeline: Pipeline, engine: StepEngine) -> None:
     """Go the served way once: a model that cannot is not ready. The helpers that decode selfies start on the way."""
-    pipeline.aim(encode(np.zeros((64, 64, 3), np.uint8), "png"), align_to="center")
+    pipeline.aim(encode(np.zeros((64, 64, 3), np.uint8), "png"), align="center")
     engine.admit("load", make_plan(pipeline.bundle, num_inference_steps=2, seed=0))
     while len(engine):
         for _, event in engine.tick():

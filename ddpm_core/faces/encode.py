@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -28,6 +30,44 @@ _XMP = (
 ).encode()
 
 
+class MadeImage(Image.Image):
+    """A made RGB picture. Its files carry the mark and its settings, and so do those of its resized or cropped copies.
+
+    Attributes:
+        settings: what it was made with; JSON values.
+    """
+
+    settings: Mapping[str, Any] = MappingProxyType({})
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.uint8], settings: Mapping[str, Any] | None = None) -> MadeImage:
+        """Give (H, W, 3) uint8 RGB as a made picture."""
+        return cls._made(Image.fromarray(pixels), dict(settings or {}))
+
+    @classmethod
+    def _made(cls, picture: Image.Image, settings: Mapping[str, Any]) -> MadeImage:
+        picture.__class__ = cls
+        assert isinstance(picture, cls)
+        picture.settings = settings
+        return picture
+
+    def _new(self, im: Any) -> MadeImage:  # Pillow makes its copies by this
+        return self._made(super()._new(im), self.settings)
+
+    def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
+        """Save as Pillow does, with the mark (XMP) and the settings: in PNG a text, in JPEG and WebP EXIF's comment."""
+        super().save(fp, format, **self._inside() | params)
+
+    def _inside(self) -> dict[str, Any]:
+        """Give what goes into a file, for whichever format it will have: each takes what it knows."""
+        text = json.dumps(dict(self.settings))  # ASCII
+        info, exif = PngInfo(), Image.Exif()
+        info.add_itxt("XML:com.adobe.xmp", _XMP.decode())
+        info.add_text("parameters", text)
+        exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"ASCII\0\0\0" + text.encode()
+        return {"pnginfo": info, "exif": exif, "xmp": _XMP}
+
+
 def encode(
     pixels: NDArray[np.uint8],
     output_format: str = "png",
@@ -49,15 +89,6 @@ def encode(
             given=output_format,
             allowed=", ".join(CONTENT_TYPES),
         )
-    text = json.dumps(dict(parameters or {}))  # ASCII
-    image, file = Image.fromarray(pixels), io.BytesIO()
-    if output_format == "png":
-        info = PngInfo()
-        info.add_itxt("XML:com.adobe.xmp", _XMP.decode())
-        info.add_text("parameters", text)
-        image.save(file, "PNG", pnginfo=info)
-    else:
-        exif = Image.Exif()
-        exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"ASCII\0\0\0" + text.encode()
-        image.save(file, output_format.upper(), quality=95, exif=exif, xmp=_XMP)
+    file = io.BytesIO()
+    MadeImage.of(pixels, parameters).save(file, output_format.upper(), quality=95)
     return file.getvalue()

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from PIL import Image
 
-from ddpm_api import Mode, OutputFormat, Sampler, contact_sheet
+from ddpm_api import Mode, Sampler, contact_sheet
 from ddpm_service.cli.failure import told_in_a_line
+from ddpm_service.cli.pictures import folder_for, picture_format, read_picture
 from ddpm_service.cli.progress import bars
 from ddpm_service.cli.run_code import RunCode
 
 
 def sample(
     bundle: Annotated[Path, typer.Argument(help="The model: a folder with bundle.json.")],
-    out: Annotated[Path, typer.Option(help="A folder for one PNG a seed, or a .png for all in one sheet.")],
+    out: Annotated[
+        Path, typer.Option(help="A folder for one PNG a seed, or a .png, .jpg or .webp for all in one sheet.")
+    ],
     num_images: Annotated[int, typer.Option(min=1, help="How many; made in batches of 16.")] = 16,
     image: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="A selfie to resemble; without it, from noise.")
+        Path | None, typer.Option(help="A selfie to resemble, - for standard input; without it, from noise.")
     ] = None,
     mode: Annotated[Mode | None, typer.Option(help="How the selfie guides. (default: auto with a selfie)")] = None,
     resemblance: Annotated[float | None, typer.Option(help="0 celebrity .. 1 like you. (default: by mode)")] = None,
@@ -48,11 +53,8 @@ def sample(
     """
     with told_in_a_line("ddpm sample"):
         # torch takes seconds to import: only now, when the command line is known to be right.
-        import numpy as np
-
         from ddpm_core import load
         from ddpm_core.errors import InvalidInput
-        from ddpm_core.faces import encode
         from ddpm_core.gate import Judgement
         from ddpm_core.plan import MAX_IMAGES, make_plan
         from ddpm_core.sampling import MAX_SEED
@@ -62,7 +64,7 @@ def sample(
                 "conflict", "--through-network is for --mode pixel.", field="through_network", allowed="with mode pixel"
             )
         pipeline = load(bundle, device=device, dtype=dtype, face_detector=face_detector, run_code=run_code)
-        target = None if image is None else pipeline.aim(image.read_bytes())
+        target = None if image is None else pipeline.aim(read_picture(image))
         how: dict[str, Any] = {
             "mode": mode,
             "resemblance": resemblance,
@@ -75,7 +77,7 @@ def sample(
         }
         warned = target.warnings if target else ()
         pictures: list[bytes] = []
-        with bars() as progress:
+        with folder_for(out), bars() as progress:
             task = progress.add_task("Sampling", total=None)
             while len(pictures) < num_images:
                 size = min(MAX_IMAGES, num_images - len(pictures))
@@ -83,24 +85,26 @@ def sample(
                 for _, message in (*warned, *plan.warnings) if not pictures else ():
                     progress.console.print(message, style="yellow")
                 progress.update(task, total=plan.calls * -(-num_images // MAX_IMAGES))
-                made = pipeline.run(plan, on_step=lambda: progress.advance(task), through_network=through_network)
-                for its_seed, picture in zip(plan.seeds, made, strict=True):
-                    about = {**plan.parameters, "seed": its_seed, "num_images": 1}
-                    pictures.append(encode(np.asarray(picture), "png", about))
+                made = pipeline.run(plan, on_step=lambda _: progress.advance(task), through_network=through_network)
+                pictures += [_png(picture) for picture in made]
                 seeds = [*plan.seeds]
                 _write(out, pictures[-size:], seeds)
                 seed = (seeds[-1] + 1) % (MAX_SEED + 1)
-        if out.suffix == ".png":
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_bytes(contact_sheet(pictures, OutputFormat.PNG))
+        if (sheet_format := picture_format(out)) is not None:
+            out.write_bytes(contact_sheet(pictures, sheet_format))
             typer.echo(out)
+
+
+def _png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
 
 
 def _write(out: Path, pictures: list[bytes], seeds: list[int]) -> None:
     """Write one file a seed, unless `out` is to be one sheet."""
-    if out.suffix == ".png":
+    if picture_format(out):
         return
-    out.mkdir(parents=True, exist_ok=True)
     for seed, picture in zip(seeds, pictures, strict=True):
         path = out / f"seed-{seed:010d}.png"
         path.write_bytes(picture)

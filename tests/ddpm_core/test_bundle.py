@@ -87,9 +87,7 @@ def test_a_bundle_is_given_a_smaller_network_as_its_guide_and_keeps_all_else(bun
     own = guided.load_network().state_dict()
     assert all(torch.equal(own[key], value) for key, value in bundle.load_network().state_dict().items())
     pipeline = load(bundle.path, device="cpu", dtype="float32")
-    pushed, plain = (
-        np.asarray(pipeline.sample(seed=0, num_inference_steps=6, guide=weight)[0]) for weight in (None, 1)
-    )
+    pushed, plain = (np.asarray(pipeline(seed=0, num_inference_steps=6, guide=weight)[0]) for weight in (None, 1))
     assert (pushed != plain).any()
 
 
@@ -149,8 +147,8 @@ def test_diffusers_itself_can_sample_a_bundle(bundle: Bundle) -> None:
 
 def test_a_loaded_bundle_samples_and_a_seed_repeats(bundle: Bundle) -> None:
     pipeline = load(bundle.path, device="cpu")
-    first = pipeline.sample(num_images=2, sampler="ddim", num_inference_steps=3, seed=0)
-    again = pipeline.sample(num_images=1, sampler="ddim", num_inference_steps=3, seed=1)
+    first = pipeline(num_images=2, sampler="ddim", num_inference_steps=3, seed=0)
+    again = pipeline(num_images=1, sampler="ddim", num_inference_steps=3, seed=1)
     assert [image.size for image in first] == [(16, 16)] * 2
     assert np.abs(np.asarray(first[1]).astype(int) - np.asarray(again[0])).max() <= 1
 
@@ -173,7 +171,7 @@ def test_a_network_may_bring_its_own_code(tmp_path: Path) -> None:
 
     network = build_network({"width": 3}, (folder / "own.py", "Own"))
     written = write_bundle(folder, network, schedule.cosine().config, manifest(network=code.model_dump()), "own")
-    assert load(written.path, device="cpu", run_code=True).sample(num_inference_steps=2)[0].size == (16, 16)
+    assert load(written.path, device="cpu", run_code=True)(num_inference_steps=2)[0].size == (16, 16)
     (folder / "own.py").write_text("raise SystemExit('changed')")
     with pytest.raises(InvalidInput, match=r"own\.py has changed"):
         read_bundle(folder).load_network(run_code=True)

@@ -7,7 +7,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from ddpm_api import ApiError, EndEvent, ImageEvent, Mode, ProgressEvent, QueuedEvent
 from ddpm_service.client import Client, RequestFailed, Unreachable
@@ -52,6 +54,23 @@ def test_a_selfie_can_be_named_by_its_path_and_its_name_stays_here(
     assert [request.image for request in service.requests] == [PHOTO, PHOTO]
     with pytest.raises(FileNotFoundError):
         client.generate(tmp_path / "none.jpg", model="good")
+
+
+def test_a_selfie_may_be_at_hand_in_any_way(client: Client, service: Any, tmp_path: Path) -> None:
+    portrait = Image.new("RGB", (20, 20), "red")
+    path = tmp_path / "me.png"
+    portrait.save(path)
+    with path.open("rb") as file:
+        for way in (path, str(path), path.read_bytes(), file, portrait, np.asarray(portrait)):
+            client.generate(way, model="good")
+    assert {request.image for request in service.requests} == {path.read_bytes()}
+
+
+def test_a_face_is_a_picture_and_saved_as_it_came(client: Client, service: Any, tmp_path: Path) -> None:
+    face = client.generate(model="good").images[0]
+    assert face.image.getpixel((0, 0)) == (255, 0, 0)
+    face.save(tmp_path / "face.png")
+    assert (tmp_path / "face.png").read_bytes() == face.data
 
 
 def test_model_and_version_are_the_path(client: Client, service: Any) -> None:

@@ -57,7 +57,7 @@ def test_it_is_built_filled_and_carried(code, weights, bring):
     assert all(torch.equal(held[key], value) for key, value in weights.items())
     assert bundle.manifest.weights == "ema"
     assert (bundle.path / "unet.py").read_text() == UNET
-    assert load(bundle.path, device="cpu", run_code=True).sample(num_inference_steps=2)[0].size == (16, 16)
+    assert load(bundle.path, device="cpu", run_code=True)(num_inference_steps=2)[0].size == (16, 16)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_it_may_inherit_from_diffusers_and_use_weights_twice(tmp_path, bring, so
     file = tmp_path / "own.py"
     file.write_text(source)
     bundle = bring(names["Unet"](**settings).state_dict(), code=(file, "Unet"), network=settings)
-    assert load(bundle.path, device="cpu", run_code=True).sample(num_inference_steps=2)[0].size == (16, 16)
+    assert load(bundle.path, device="cpu", run_code=True)(num_inference_steps=2)[0].size == (16, 16)
 
 
 def test_the_bundle_runs_no_other_code(code, weights, bring):
