@@ -15,7 +15,7 @@ _FORMATS = {".png": OutputFormat.PNG, ".jpg": OutputFormat.JPEG, ".jpeg": Output
 
 
 def read_picture(image: Path) -> bytes:
-    """The bytes of `--image`: of a file, or of standard input for ``-``."""
+    """The bytes of `--image`: of a file, or of standard input for `-`."""
     if image == Path("-"):
         return sys.stdin.buffer.read()
     if not image.is_file():
