@@ -28,7 +28,7 @@ class Denoiser:
     """Predicts the clean image at any noise level.
 
     Calling it with x (B, C, H, W) float32 and level (B,) int64 in 1..T gives r (B, C, H, W) float32, the raw
-    predicted clean image: not clipped. Rows are independent and may differ in level.
+    predicted clean image: not clipped, which `clip` does. Rows are independent and may differ in level.
 
     Args:
         network: called as `network(x, timestep)`; gives a tensor or an object with `.sample`. Left as it is: see
@@ -63,6 +63,7 @@ class Denoiser:
         self.network = network
         self.guide = guide
         self.bands = bands
+        self.clip = schedule.clip
         self._alpha_bar = torch.tensor(schedule.alpha_bar, dtype=torch.float64)
 
     def __call__(self, x: Tensor, level: Tensor) -> Tensor:

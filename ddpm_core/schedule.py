@@ -14,10 +14,45 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddpm_core.clip import Clip
+from ddpm_core.clip import from_diffusers as clip_from_diffusers
 from ddpm_core.errors import InvalidInput
 
 REFERENCE_SIDE = 256
 """Noise is per pixel, so σ means the same for every image size only after scaling to one side length."""
+
+OBEYED = frozenset(
+    {"num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"}
+    | {"clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio", "sample_max_value"}
+)
+"""Settings of diffusers' schedulers that are done as they say: the schedule here, what is cut in `ddpm_core.clip`."""
+
+HARMLESS = frozenset(
+    # which steps are taken
+    {"timestep_spacing", "steps_offset", "set_alpha_to_one", "final_sigmas_type", "lambda_min_clipped"}
+    | {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "interpolation_type"}
+    # how they are taken
+    | {"skip_prk_steps", "solver_order", "algorithm_type", "solver_type", "lower_order_final", "euler_at_final"}
+    | {"predict_x0", "disable_corrector", "solver_p"}
+    # of processes that are refused by another setting
+    | {"flow_shift", "time_shift_type"}
+    # of former versions
+    | {"tensor_format", "timestep_values", "num_inference_steps"}
+)
+"""Settings that say how diffusers samples; here the samplers' tables say that."""
+
+LIMITED: Mapping[str, Sequence[Any]] = {
+    "prediction_type": ("epsilon", "v_prediction", "sample"),
+    "variance_type": ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
+    "rescale_betas_zero_snr": (False,),
+    "timestep_type": ("discrete",),
+    "use_flow_sigmas": (False,),
+    "use_dynamic_shifting": (False,),
+    "shift_terminal": (),
+    "sigma_min": (),
+    "sigma_max": (),
+}
+"""Settings that otherwise make another process, or ask for more than a network gives → the values that are taken."""
 
 _SIGMA_MAX = 80.0
 _SIGMA_MIN = 0.06
@@ -47,6 +82,11 @@ class NoiseSchedule:
     def num_levels(self) -> int:
         """T, the highest level."""
         return len(self.alpha_bar) - 1
+
+    @property
+    def clip(self) -> Clip:
+        """What makes a clean image of a raw prediction."""
+        return clip_from_diffusers(self.config)
 
     @property
     def sigma(self) -> NDArray[np.float64]:
@@ -145,26 +185,25 @@ def from_diffusers(config: Mapping[str, Any]) -> NoiseSchedule:
     """Read the schedule out of a diffusers `scheduler_config.json`.
 
     Raises:
-        InvalidInput: a setting that changes the mathematics and is not supported here, by name, or numbers that make
-            no schedule.
+        InvalidInput: a setting that changes the mathematics and is not supported here, or is not known, by name; or
+            numbers that make no schedule.
     """
-    refused: tuple[tuple[str, Sequence[Any]], ...] = (
-        ("rescale_betas_zero_snr", (False, None)),
-        ("variance_type", ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", None)),
-        ("prediction_type", ("epsilon", "v_prediction", "sample", None)),
-    )
-    for key, allowed in refused:
-        if config.get(key) not in allowed:
-            raise _unsupported(key, config[key], allowed)
+    for key, given in config.items():
+        if key.startswith("_") or key in OBEYED | HARMLESS or given is None:
+            continue
+        if given not in LIMITED.get(key, (False,)):
+            raise _unsupported(key, given, LIMITED.get(key, ()))
     try:
         with np.errstate(all="ignore"):  # what is not finite is no schedule, and said to be none
-            return replace(_made(config), config=dict(config))
+            schedule = replace(_made(config), config=dict(config))
     except InvalidInput:
         raise
     except (TypeError, ValueError, OverflowError) as error:
         allowed = "num_train_timesteps, a whole number above 0, and every beta between 0 and 1"
         message = f"The scheduler's settings make no schedule: {error}. It takes {allowed}."
         raise InvalidInput("unsupported_scheduler", message, allowed=allowed) from None
+    clip_from_diffusers(config)  # refused now, not with the first image
+    return schedule
 
 
 def _made(config: Mapping[str, Any]) -> NoiseSchedule:
@@ -184,10 +223,11 @@ def _made(config: Mapping[str, Any]) -> NoiseSchedule:
 
 
 def _unsupported(key: str, given: Any, allowed: Sequence[Any]) -> InvalidInput:
-    words = ", ".join(str(value) for value in allowed if value is not None)
+    words = ", ".join(map(str, allowed))
+    rule = f"use one of: {words}" if allowed else "leave it out"
     return InvalidInput(
         "unsupported_scheduler",
-        f"The scheduler setting {key} = {given} is not supported; use one of: {words}.",
+        f"The scheduler setting {key} = {given} is not supported; {rule}.",
         field=key,
         given=given,
         allowed=words,

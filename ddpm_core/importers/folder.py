@@ -20,7 +20,7 @@ from ddpm_core.importers.found import Found, side_of
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WEIGHTS = "diffusion_pytorch_model"
 # The forward process is the same β table in all of these; others (score SDEs, flows) are other mathematics.
-_SCHEDULERS = (
+SCHEDULERS = (
     "DDPMScheduler",
     "DDPMParallelScheduler",
     "DDIMScheduler",
@@ -104,9 +104,9 @@ def read(folder: Path, *, weights: str | None = None, source: str | None = None,
         if file.exists():
             scheduler = _json(file)
             break
-    if scheduler and scheduler.get("_class_name", _SCHEDULERS[0]) not in _SCHEDULERS:
+    if scheduler and scheduler.get("_class_name", SCHEDULERS[0]) not in SCHEDULERS:
         raise _wrong(
-            folder, f"it was trained for {scheduler['_class_name']}; what can be served: {', '.join(_SCHEDULERS)}"
+            folder, f"it was trained for {scheduler['_class_name']}; what can be served: {', '.join(SCHEDULERS)}"
         )
     settings = _json(network / "config.json")
     sets = weight_sets(network)

@@ -69,7 +69,7 @@ def advance(denoiser: Denoiser, states: Sequence[SampleState]) -> list[SampleSta
         r_guide = denoiser.guided_by(x[pushed], level[pushed], r[pushed])
         delta = auto_displacement(r[pushed], r_guide, column["guide"][pushed])
         r = r.index_add(0, torch.tensor(pushed, device=r.device), delta)
-    x0 = r.clamp(-1, 1)
+    x0 = denoiser.clip(r)
     x_next = _each(column["A"]) * x + _each(column["B0"]) * x0
     # Terms that no row has are left out.
     if rows[:, COLUMNS.index("B1")].any():
