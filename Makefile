@@ -28,7 +28,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # Off loopback the front door wants a token: one is made, and the page's link carries it.
 run: env  ## Pack the embedded model and serve it; Ctrl-C stops all of it (PORT=9000 elsewhere, HOST=0.0.0.0 for others too)
-	@$(BIN)/ddpm pack $(BUNDLE)
+	@$(BIN)/ddpm pack --replace $(BUNDLE)
 ifeq ($(HOST),127.0.0.1)
 	@exec $(BIN)/ddpm serve $(ARGS)
 else
@@ -40,7 +40,7 @@ endif
 faces-256: env  ## Fetch a 256 px face model from the hub (460 MB) and serve it first from then on
 	@test -e $(FACES_256) || $(BIN)/ddpm import google/ddpm-celebahq-256 --out $(FACES_256) --domain human_face \
 	  --terms 'Research use only: it was trained on CelebA-HQ, whose terms allow no more.'
-	@$(BIN)/ddpm pack $(FACES_256)
+	@$(BIN)/ddpm pack --replace $(FACES_256)
 	@$(BIN)/python -c 'from contextlib import ExitStack; from pathlib import Path; from ddpm_service.torchserve import desired; \
 	  file, name = Path("models.yaml"), "faces-256"; \
 	  ExitStack().enter_context(desired.changing(Path("model_store"), lambda _: None)); \

@@ -39,20 +39,27 @@ class ArchiveError(ServiceError):
     """A bundle that cannot be packed, or a file that is not an archive of ours."""
 
 
-def pack(bundle: Path, model_store: Path) -> Path:
+def pack(bundle: Path, model_store: Path, *, replace: bool = False) -> Path:
     """Build the archive of `bundle` in `model_store` and return its path.
 
-    The file is `{name}_{version}.mar`, named by `bundle.json`; one of that name is replaced at once. The same
-    bundle and code give the same bytes.
+    The file is `{name}_{version}.mar`, named by `bundle.json`; one of that name is replaced at once if it
+    holds the same model, else only when told. The same bundle and code give the same bytes.
 
     Args:
         bundle: a model on disk in diffusers layout with its `bundle.json`.
         model_store: where archives lie; made if it is missing. Nobody else may pack the same version meanwhile.
+        replace: take the place of an archive with another model in it.
 
     Raises:
-        ArchiveError: the bundle is incomplete, its name or version is unusable, or the archiver failed.
+        ArchiveError: the bundle is incomplete, its name or version is unusable, another model has its archive there,
+            or the archiver failed.
     """
     target = archive_of(bundle, model_store)
+    if not replace and target.exists() and read_manifest(target) != _read_bundle(bundle):
+        raise ArchiveError(
+            f"{target} holds another model with this name and version; --replace puts {bundle} in its place, and "
+            "`ddpm export --version` makes one of another version"
+        )
     name, version = target.stem.rsplit("_", 1)
     model_store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="ddpm-pack-") as scratch:

@@ -13,6 +13,9 @@ from ddpm_service.cli.failure import told_in_a_line
 def pack(
     bundle: Annotated[Path, typer.Argument(help="The model: a folder with bundle.json.")],
     model_store: Annotated[Path, typer.Option(help="Where archives lie.")] = Path("model_store"),
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the place of another model with this name and version.")
+    ] = False,
 ) -> None:
     """Build the self-contained archive of a model and print its path.
 
@@ -25,4 +28,4 @@ def pack(
         target = archive.archive_of(bundle, model_store)
         model_store.mkdir(parents=True, exist_ok=True)
         with only_writer(target, "model_store"):
-            typer.echo(archive.pack(bundle, model_store))
+            typer.echo(archive.pack(bundle, model_store, replace=replace))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -59,6 +61,8 @@ def train(
     data: Annotated[Path, typer.Argument(help="Folder (sub-folders are classes), zip, or list of images.")],
     out: Annotated[Path, typer.Option(help="Folder for the run: checkpoints, figures, sample grids.")],
     recipe: Annotated[Path | None, typer.Option(help="Settings, such as recipes/faces-64.yaml.")] = None,
+    name: Annotated[str | None, typer.Option(help="What the model is called. (default: the name of OUT)")] = None,
+    terms: Annotated[str, typer.Option(help="What your pictures allow the model to be used for.")] = "",
     settings: Settings = None,
     max_steps: MaxSteps = None,
     max_minutes: MaxMinutes = None,
@@ -72,8 +76,16 @@ def train(
             from ddpm_core.training import recipe as recipes
             from ddpm_core.training import run
             from ddpm_core.training.loop import Limits
-        run.train(data, out, recipes.read(recipe, settings or ()), Limits(max_steps, max_minutes), figures.show)
+        # A recipe's name and terms are those of the model that it was written for.
+        own = [f"name={json.dumps(name or _name_of(out))}", f"terms={json.dumps(terms)}"]
+        wanted = recipes.read(recipe, [*own, *(settings or ())])
+        run.train(data, out, wanted, Limits(max_steps, max_minutes), figures.show)
     typer.echo(out / "last")
+
+
+def _name_of(out: Path) -> str:
+    """Give a folder's name with what no address or file can carry replaced."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", out.absolute().name).strip("-_.") or "model"
 
 
 def resume(

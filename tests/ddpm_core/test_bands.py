@@ -156,9 +156,7 @@ def test_a_bundle_with_bands_takes_a_guide_of_its_own_kind_or_of_the_coarse_band
     for guide in (own, coarse):
         bundle = add_guide(written("main", 12, large, image_size=32, bands=BANDS), guide, push)
         pipeline = load(bundle.path, device="cpu", dtype="float32")
-        pushed, plain = (
-            np.asarray(pipeline.sample(seed=0, num_inference_steps=4, guide=weight)[0]) for weight in (None, 1)
-        )
+        pushed, plain = (np.asarray(pipeline(seed=0, num_inference_steps=4, guide=weight)[0]) for weight in (None, 1))
         assert (pushed != plain).any()
     for other, size in (("coarse", 32), ("plain", 16)):
         wrong = written(f"wrong-{other}", 3, cosine if other == "coarse" else schedule.linear(), image_size=size)

@@ -76,6 +76,17 @@ def test_the_same_bundle_gives_the_same_bytes(archive, bundle):
     assert list(archive.parent.iterdir()) == [archive]
 
 
+def test_another_model_of_that_name_is_replaced_only_when_told(archive, bundle):
+    before = archive.read_bytes()
+    description = json.loads((bundle / "bundle.json").read_text())
+    (bundle / "bundle.json").write_text(json.dumps(description | {"domain": "cat_face"}))
+
+    with pytest.raises(ArchiveError, match="--replace"):
+        pack(bundle, archive.parent)
+    assert archive.read_bytes() == before
+    assert read_manifest(pack(bundle, archive.parent, replace=True))["domain"] == "cat_face"
+
+
 def test_every_package_that_its_code_imports_is_required_by_name(archive):
     required = {
         line.split("#")[1].strip() for line in (ROOT / "handlers/requirements.txt").read_text().splitlines()[1:]

@@ -46,6 +46,23 @@ def recipe(tmp_path):
     return file
 
 
+@pytest.mark.parametrize(
+    ("said", "called"),
+    [
+        ([], ("my-cats", "")),
+        (["--name", "2024", "--terms", "Private: ask me."], ("2024", "Private: ask me.")),
+        (["--set", "name=other"], ("other", "")),
+    ],
+)
+def test_a_model_has_the_name_and_the_terms_of_its_owner_not_of_the_recipe(pictures, tmp_path, said, called):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(RECIPE | {"name": "faces-64", "terms": "Of others."}), encoding="utf-8")
+    out = tmp_path / "my cats"
+    assert ddpm("train", pictures, "--out", out, "--recipe", recipe, "--max-steps", 2, *said).exit_code == 0
+    manifest = json.loads((out / "last" / "bundle.json").read_text(encoding="utf-8"))
+    assert (manifest["name"], manifest["provenance"]["terms"]) == called
+
+
 def test_pictures_become_a_run_which_is_resumed(pictures, recipe, tmp_path):
     out = tmp_path / "run"
     first = ddpm("train", pictures, "--out", out, "--recipe", recipe, "--set", "batch=2", "--max-steps", 2)
