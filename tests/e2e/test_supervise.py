@@ -117,7 +117,7 @@ def test_it_serves_what_the_file_says_while_that_changes_and_leaves_nothing(serv
     assert service.default() == "2.0"
 
     family = service.descendants()
-    assert len(family) >= 3  # guard, Java, worker
+    assert len(family) >= 4  # guard, launcher, Java, worker
     assert service.end(signal.SIGTERM) == 0
     assert alive(family) == []
 
