@@ -27,6 +27,13 @@ SUFFIXES = frozenset(
 _FIRST_BYTES = 64
 
 
+MAX_BYTES = 64 * 2**20
+"""Of one picture, wherever it comes from."""
+MAX_MEMBERS = 5_000_000
+# What unpacks piece by piece; others make gigabytes of a few bytes at once.
+_BOUNDED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+
+
 class Collection(Protocol):
     """Named images in a fixed order; a name is a path with `/`, and its first folder is the class."""
 
@@ -75,6 +82,8 @@ class _Zip:
 
     def __init__(self, path: Path) -> None:
         self._zip = zipfile.ZipFile(path)
+        if len(self._zip.filelist) > MAX_MEMBERS:
+            raise OSError(f"it has {len(self._zip.filelist)} members, and at most {MAX_MEMBERS} are taken")
         members = [name for name in self._zip.namelist() if not name.endswith("/")]
         self.unused = {name: why for name in members if (why := _why_not(name, self._first_bytes))}
         self.names = sorted(set(members) - self.unused.keys())
@@ -88,7 +97,14 @@ class _Zip:
 
     def read(self, name: str) -> bytes:
         try:
-            return self._zip.read(name)
+            member = self._zip.getinfo(name)
+            if member.compress_type not in _BOUNDED:
+                raise OSError("it is packed in a way that is not taken; stored and deflated are")
+            with self._zip.open(member) as file:
+                data = file.read(MAX_BYTES + 1)
+            if len(data) > MAX_BYTES:
+                raise OSError(f"it is larger than {MAX_BYTES // 2**20} MiB")
+            return data
         except Exception as error:  # of a damaged or encrypted member each decompressor says it in its own way
             raise OSError(f"the zip's member cannot be read: {error}") from error
 

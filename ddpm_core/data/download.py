@@ -13,10 +13,14 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
-MAX_BYTES = 64 * 2**20
+from ddpm_core.data.collection import MAX_BYTES
+from ddpm_core.data.reach import NotPublic, Reach
+
 _AT_ONCE, _TRIES, _PAUSE, _TIMEOUT = 8, 3, 0.5, 30
+# One picture, all tries together, takes at most so many times as long as one silence of its server may last.
+_PATIENCE = 4
 
 
 def read_addresses(source: Path) -> list[str] | None:
@@ -31,7 +35,7 @@ def read_addresses(source: Path) -> list[str] | None:
 
 
 def download(
-    addresses: Sequence[str], folder: Path, progress: Callable[[int, int], None]
+    addresses: Sequence[str], folder: Path, progress: Callable[[int, int], None], *, allow_private: bool = False
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Fetch addresses into a folder; run again, it goes on where it stopped.
 
@@ -39,6 +43,7 @@ def download(
         addresses: http or https.
         folder: where the files go, named by a hash of their address; made.
         progress: called with how many are done, and of how many.
+        allow_private: fetch from addresses that are not on the public internet too.
 
     Returns:
         The file name of each address that was fetched, and the reason for each that was not.
@@ -49,7 +54,7 @@ def download(
 
     def one(address: str) -> tuple[str, str, str]:
         file = folder / hashlib.sha256(address.encode()).hexdigest()[:24]
-        return address, file.name, "" if file.exists() else _fetch(address, file)
+        return address, file.name, "" if file.exists() else _fetch(address, file, allow_private)
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for done, (address, name, failure) in enumerate(pool.map(one, addresses), 1):
@@ -61,24 +66,35 @@ def download(
     return files, failures
 
 
-def _fetch(address: str, file: Path) -> str:
+def _fetch(address: str, file: Path, allow_private: bool) -> str:
     """Fetch one file, whole or not at all; give the reason where it failed, else nothing."""
     if not address.lower().startswith(("http://", "https://")):
         return "not an http or https address"
+    with Reach(_PATIENCE * _TIMEOUT, allow_private=allow_private) as reach:
+        reason = _tried(address, file, reach)
+        return f"took longer than {_PATIENCE * _TIMEOUT:g} seconds" if reason and reach.over else reason
+
+
+def _tried(address: str, file: Path, reach: Reach) -> str:
     reason = ""
     for attempt in range(_TRIES):
+        if reach.over:
+            break
         if attempt:
             time.sleep(_PAUSE * 2**attempt)
         try:
             request = Request(_in_ascii(address), headers={"User-Agent": "ddpm-prepare"})
-            with urlopen(request, timeout=_TIMEOUT) as answer:
+            with reach.open(request, _TIMEOUT) as answer:
                 data, length = answer.read(MAX_BYTES + 1), answer.headers.get("Content-Length")
         except HTTPError as error:
             reason = f"the server answered {error.code}"
             if error.code < 500 and error.code != HTTPStatus.TOO_MANY_REQUESTS:
                 return reason
         except (OSError, HTTPException, ValueError) as error:
-            reason = f"could not be fetched: {getattr(error, 'reason', error)}"
+            cause = getattr(error, "reason", error)
+            reason = f"could not be fetched: {cause}"
+            if isinstance(cause, NotPublic):
+                return reason
         else:
             if len(data) > MAX_BYTES:
                 return f"larger than {MAX_BYTES // 2**20} MiB"

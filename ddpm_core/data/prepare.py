@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -65,6 +66,7 @@ def prepare(
     *,
     domain: str = "any",
     min_side: int | None = None,
+    allow_private: bool = False,
     progress: Progress = _quiet,
 ) -> Mapping[str, Any]:
     """Make a training set of a folder, a zip, a list of files or a list of addresses; the originals are only read.
@@ -76,6 +78,7 @@ def prepare(
         domain: human_face or cat_face crops the largest face as in CelebA-HQ and drops pictures without one; any
             crops the middle square.
         min_side: smallest side of a crop in the original's pixels; `size` by default.
+        allow_private: fetch also from addresses that are not on the public internet.
         progress: called with the stage, how many are done, and of how many.
 
     Returns:
@@ -89,12 +92,14 @@ def prepare(
     _refuse(source, out)
     with only_writer_of_folder(out):
         _refuse(source, out)  # again: who wrote it may have ended just now
-        return _prepare(source, out, size, size if min_side is None else min_side, domain, progress)
+        return _prepare(source, out, size, size if min_side is None else min_side, domain, allow_private, progress)
 
 
-def _prepare(source: Path, out: Path, size: int, min_side: int, domain: str, progress: Progress) -> Mapping[str, Any]:
+def _prepare(
+    source: Path, out: Path, size: int, min_side: int, domain: str, allow_private: bool, progress: Progress
+) -> Mapping[str, Any]:
     aside = _aside(out)
-    names, read, dropped, unused = _gather(source, out, progress)
+    names, read, dropped, unused = _gather(source, out, progress, allow_private)
     shutil.rmtree(aside, ignore_errors=True)  # of a preparation that was interrupted
     aside.mkdir(parents=True)
 
@@ -174,7 +179,7 @@ def _none_kept(source: Path, dropped: Sequence[Dropped], sheet: Path) -> Invalid
 
 
 def _gather(
-    source: Path, out: Path, progress: Progress
+    source: Path, out: Path, progress: Progress, allow_private: bool
 ) -> tuple[Sequence[str], Callable[[str], bytes], list[Dropped], set[str]]:
     """Give the names of the pictures, how to read one, what is not among them, and which of that are no pictures."""
     addresses = read_addresses(source)
@@ -184,7 +189,7 @@ def _gather(
         others = [Dropped(name, why, detail) for name, (why, _, detail) in apart]
         return collection.names, collection.read, others, set(collection.unused)
     folder = out / "downloads"
-    fetched, failures = download(addresses, folder, lambda done, total: progress("download", done, total))
+    fetched, failures = download(addresses, folder, partial(progress, "download"), allow_private=allow_private)
     lost = [Dropped(address, "not fetched", why) for address, why in failures.items()]
     return list(fetched), lambda address: (folder / fetched[address]).read_bytes(), lost, set()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,6 +36,9 @@ _VALUES = {
 }
 # diffusers keeps a model's settings in these: dictionaries that are made by a call.
 _DICTIONARIES = {"diffusers.configuration_utils.FrozenDict"}
+
+
+_DEEPEST = 100
 
 
 class _Refused(Exception):
@@ -86,16 +90,38 @@ def read(path: Path) -> Any:
         ]
         with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
             warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read is refused
-            return torch.load(path, map_location="cpu", weights_only=True)
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except _Refused as error:
         _refuse(path, f"it calls {error}, which is not on the list of what may be")
+    except RecursionError:
+        _refuse(path, "its values are nested too deep")
     except (pickle.UnpicklingError, RuntimeError, SafetensorError) as error:
         # torch puts its advice around the cause; the first sentence is the cause.
         _refuse(path, " ".join(str(error.__context__ or error).split()).split(". ")[0].rstrip("."))
     except (ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, TypeError, ValueError) as error:
         _refuse(path, f"it is damaged or no checkpoint ({type(error).__name__})")
+    if _is_deeper(found, _DEEPEST):
+        _refuse(path, f"its values are nested more than {_DEEPEST} deep")
+    return found
+
+
+def _is_deeper(value: Any, deepest: int) -> bool:
+    """Whether mappings and lists are nested deeper, found without recursion."""
+    level, seen = [value], set[int]()
+    for _ in range(deepest):
+        inner: list[Any] = []
+        for each in level:
+            if id(each) in seen or not isinstance(each, Mapping | list | tuple | set | Record):
+                continue
+            seen.add(id(each))
+            parts = each.attributes if isinstance(each, Record) else each
+            inner += parts.values() if isinstance(parts, Mapping) else parts
+        if not inner:
+            return False
+        level = inner
+    return True
 
 
 def _unknown_names(path: Path) -> list[str]:

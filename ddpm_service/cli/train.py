@@ -36,6 +36,10 @@ def prepare(
     min_side: Annotated[
         int | None, typer.Option(min=1, help="Smallest crop in the original; --size if not given.")
     ] = None,
+    allow_private: Annotated[
+        bool,
+        typer.Option("--allow-private", help="Fetch from your own network too, and by proxies. Read the list first."),
+    ] = False,
 ) -> None:
     """Make a training set: leave out what cannot be read, is too small, a duplicate or a collage; crop the rest.
 
@@ -51,7 +55,9 @@ def prepare(
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done)
 
-        report = make_set(source, out, size, domain=domain, min_side=min_side, progress=show)
+        report = make_set(
+            source, out, size, domain=domain, min_side=min_side, allow_private=allow_private, progress=show
+        )
     reasons = ", ".join(f"{count} {reason}" for reason, count in report["dropped"].items())
     typer.echo(f"{report['kept']} of {report['found']} kept" + (f"; left out: {reasons}" if reasons else ""), err=True)
     typer.echo(out / "images")

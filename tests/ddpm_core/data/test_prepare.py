@@ -259,6 +259,10 @@ def site(source, monkeypatch):
     server.server_close()
 
 
+def silent(*_: object) -> None:
+    pass
+
+
 def listed(tmp_path, site, names) -> Path:
     file = tmp_path / "addresses.txt"
     file.write_text("".join(f"{site.url}/{name}\n" for name in names), encoding="utf-8")
@@ -268,7 +272,7 @@ def listed(tmp_path, site, names) -> Path:
 def test_a_list_of_addresses_is_fetched_and_prepared(site, tmp_path):
     site.failing.add("/a/two.jpg")
     addresses = listed(tmp_path, site, ["a/one.png", "a/two.jpg", "b/page.jpg", "gone.png", "a/one.png"])
-    report = prepare(addresses, tmp_path / "out", 64)
+    report = prepare(addresses, tmp_path / "out", 64, allow_private=True)
     assert set(report["images"]) == {f"{site.url}/a/one.png", f"{site.url}/a/two.jpg"}
     assert report["left_out"][f"{site.url}/gone.png"] == "not fetched: the server answered 404"
     assert len(load(tmp_path / "out" / "images", 64).names) == 2
@@ -278,14 +282,14 @@ def test_addresses_with_letters_beyond_ascii_in_a_list_with_a_byte_order_mark_ar
     scene(5).save(source / "a" / "größe 1.png")
     addresses = tmp_path / "addresses.txt"
     addresses.write_text(f"{site.url}/a/größe 1.png\n", encoding="utf-8-sig")
-    assert prepare(addresses, tmp_path / "out", 64)["kept"] == 1
+    assert prepare(addresses, tmp_path / "out", 64, allow_private=True)["kept"] == 1
     assert site.asked == ["/a/gr%C3%B6%C3%9Fe%201.png"]
 
 
 def test_a_list_of_addresses_in_another_encoding_loses_those_lines_alone(site, tmp_path):
     addresses = tmp_path / "addresses.txt"
     addresses.write_bytes(f"{site.url}/a/one.png\n{site.url}/a/größe.png\n".encode("latin-1"))
-    report = prepare(addresses, tmp_path / "out", 64)
+    report = prepare(addresses, tmp_path / "out", 64, allow_private=True)
     assert (report["kept"], [*report["left_out"].values()]) == (1, ["not fetched: the server answered 404"])
 
 
@@ -302,7 +306,9 @@ def test_an_address_is_asked_for_as_the_web_writes_it(address, asked):
 
 def test_what_is_no_address_is_a_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(downloads, "_PAUSE", 0.001)
-    _, failures = downloads.download(["http://[::1", "http://a..b/x", "ftp://a/x"], tmp_path / "files", lambda *_: None)
+    _, failures = downloads.download(
+        ["http://[::1", "http://a..b/x", "ftp://a/x"], tmp_path / "files", lambda *_: None, allow_private=True
+    )
     assert len(failures) == 3
     assert failures["ftp://a/x"] == "not an http or https address"
 
@@ -315,10 +321,10 @@ def test_an_interrupted_download_goes_on_where_it_stopped(site, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare(listed(tmp_path, site, ["a/one.png", "a/two.jpg"]), out, 64, progress=interrupt)
+        prepare(listed(tmp_path, site, ["a/one.png", "a/two.jpg"]), out, 64, progress=interrupt, allow_private=True)
     (out / "downloads" / "cut.part").write_bytes(b"half")
     site.asked.clear()
-    report = prepare(listed(tmp_path, site, ["a/one.png", "a/two.jpg", "b/three.png"]), out, 64)
+    report = prepare(listed(tmp_path, site, ["a/one.png", "a/two.jpg", "b/three.png"]), out, 64, allow_private=True)
     assert site.asked == ["/b/three.png"]
     assert report["kept"] == 3
 
@@ -330,12 +336,14 @@ def test_a_server_that_is_not_there_is_a_reason_not_a_failure(tmp_path, monkeypa
     with pytest.raises(
         InvalidInput, match=r"1 not fetched; the first, http://127\.0\.0\.1:9/x\.png: .*Connection refused"
     ):
-        prepare(addresses, tmp_path / "out", 64)
+        prepare(addresses, tmp_path / "out", 64, allow_private=True)
 
 
 def test_too_large_a_file_is_not_kept(site, tmp_path, monkeypatch):
     monkeypatch.setattr(downloads, "MAX_BYTES", 1000)
-    files, failures = downloads.download([f"{site.url}/a/one.png"], tmp_path / "files", lambda *_: None)
+    files, failures = downloads.download(
+        [f"{site.url}/a/one.png"], tmp_path / "files", lambda *_: None, allow_private=True
+    )
     assert files == {}
     assert list(failures.values()) == ["larger than 0 MiB"]
     assert list((tmp_path / "files").iterdir()) == []
@@ -343,7 +351,9 @@ def test_too_large_a_file_is_not_kept(site, tmp_path, monkeypatch):
 
 def test_a_file_that_was_cut_off_is_not_kept(site, tmp_path):
     site.cut = True
-    files, failures = downloads.download([f"{site.url}/a/one.png"], tmp_path / "files", lambda *_: None)
+    files, failures = downloads.download(
+        [f"{site.url}/a/one.png"], tmp_path / "files", lambda *_: None, allow_private=True
+    )
     assert files == {}
     assert list(failures.values()) == ["the connection broke"]
     assert list((tmp_path / "files").iterdir()) == []

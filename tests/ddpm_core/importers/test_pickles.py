@@ -6,6 +6,7 @@ import functools
 import os
 import pickle
 import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,3 +115,13 @@ def test_a_compiled_program_is_refused(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(OSError, match=r"a\.pt"):
         pickles.read(tmp_path / "a.pt")
+
+
+def test_a_file_that_is_nested_without_end_is_refused(tmp_path):
+    nested = b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b"."
+    with zipfile.ZipFile(tmp_path / "deep.pt", "w") as file:
+        file.writestr("deep/data.pkl", nested)
+        file.writestr("deep/version", "3")
+
+    with pytest.raises(InvalidInput, match="nested more than 100 deep"):
+        pickles.read(tmp_path / "deep.pt")
