@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 import signal
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -28,7 +30,25 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ddpm-lookalike {version('ddpm-lookalike')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """A selfie in, celebrity-like faces that resemble it out."""
+
+
 for command in (serve, generate, sample, prepare, train, resume, export, inspect, pack):
     app.command()(command)
 app.command("import")(import_)

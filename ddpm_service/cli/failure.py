@@ -22,6 +22,8 @@ def told_in_a_line(command: str) -> Iterator[None]:
     """Turn an error that a user can mend into its message and exit code 1."""
     try:
         yield
+    except BrokenPipeError:
+        raise  # who reads has read enough: nothing is to be told
     except _tellable() as error:
         typer.echo(f"{command}: {_words(error)}", err=True)
         raise typer.Exit(1) from error

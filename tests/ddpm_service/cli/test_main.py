@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
+from ddpm_service.cli import app
 from ddpm_service.cli.extras import extra
 from ddpm_service.cli.failure import told_in_a_line
 
@@ -54,3 +56,22 @@ def test_make_run_prints_a_link_to_the_port_it_serves_at() -> None:
     command = ["make", "--dry-run", "run", "HOST=0.0.0.0", "PORT=9000"]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert ":9000/#token" in said
+
+
+@pytest.mark.parametrize(("words", "said"), [(["--version"], "ddpm-lookalike "), (["sample", "-h"], "Usage: ")])
+def test_version_and_short_help(words: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0
+    assert done.stdout.lstrip().startswith(said)
+
+
+def test_a_reader_that_has_read_enough_is_told_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(BrokenPipeError), told_in_a_line("ddpm sample"):
+        raise BrokenPipeError(32, "Broken pipe")
+    assert capsys.readouterr().err == ""
+
+
+def test_what_the_system_refuses_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit), told_in_a_line("ddpm generate"):
+        Path("/proc/x").mkdir()
+    assert capsys.readouterr().err == "ddpm generate: /proc/x: No such file or directory\n"
