@@ -33,6 +33,7 @@ ifeq ($(HOST),127.0.0.1)
 	@exec $(BIN)/ddpm serve $(ARGS)
 else
 	@test -s .tokens || (umask 077 && $(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(24))' > .tokens)
+	@echo "This is plain HTTP: only for a network that you trust (README, Five minutes)."
 	@echo "The page, for whoever you give this link: http://$$(hostname):$(PORT)/#token=$$(head -n 1 .tokens)"
 	@exec $(BIN)/ddpm serve --host $(HOST) --tokens .tokens $(ARGS)
 endif
