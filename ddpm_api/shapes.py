@@ -79,7 +79,7 @@ class GeneratedImage(Shape):
 
     @property
     def image(self) -> Image.Image:
-        """The picture, its mark and settings in ``info``."""
+        """The picture, its mark and settings in `info`."""
         picture = Image.open(io.BytesIO(self.data))
         picture.load()
         return picture

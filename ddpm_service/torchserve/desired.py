@@ -208,6 +208,16 @@ def changing(model_store: Path, taken: Callable[[int], None], *, shared: bool = 
         yield lambda: _lock(folder, fcntl.LOCK_SH)
 
 
+def is_changing(model_store: Path) -> bool:
+    """Whether somebody changes what is served from a model store."""
+    try:
+        with _opened(model_store) as folder:
+            _lock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
 def _lock(folder: int, how: int) -> None:
     """Lock a folder where its file system can; volumes of the network often cannot."""
     try:

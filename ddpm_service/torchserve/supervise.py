@@ -130,13 +130,16 @@ class Supervisor:
             self._restart()
             return
         troubles = set()
+        is_changing = desired.is_changing(self.server.model_store)
         for look in (self._reread, self._keep, self._watch_workers):
             try:
                 look()
             except (desired.DesiredError, ManagementError) as error:
                 troubles.add(str(error))
                 if isinstance(error, ManagementError) and error.status is None:
-                    self._is_deaf(str(error))
+                    # TorchServe's management answers nobody while a command has it load a version.
+                    if not is_changing and not desired.is_changing(self.server.model_store):
+                        self._is_deaf(str(error))
                     break
         else:
             self._deaf = 0

@@ -10,7 +10,7 @@ import pytest
 from ddpm_service.torchserve import supervise
 from ddpm_service.torchserve.board import Board
 from ddpm_service.torchserve.desired import changing
-from ddpm_service.torchserve.management import ManagementError
+from ddpm_service.torchserve.management import ManagementError, ServedVersion
 from ddpm_service.torchserve.pulse import Pulse
 from ddpm_service.torchserve.supervise import Supervisor
 from tests.ddpm_service.torchserve.memory import Memory
@@ -88,6 +88,22 @@ def test_a_change_that_was_applied_in_part_can_be_taken_back(supervised: Supervi
     supervised.want("1.0")
 
     assert supervised.look(1) == "1.0"
+
+
+def test_a_torchserve_that_is_busy_with_a_commands_change_is_not_taken_for_silent(
+    supervised: Supervised, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def says_nothing(_: str) -> list[ServedVersion]:
+        raise ManagementError("too late")
+
+    monkeypatch.setattr(supervised.torchserve, "describe", says_nothing)
+    stopped: list[bool] = []
+    monkeypatch.setattr(supervised.supervisor.server, "stop", lambda: stopped.append(True))
+    with changing(supervised.store, taken=pytest.fail):
+        supervised.look(4)
+        assert stopped == []
+    supervised.look(4)
+    assert stopped
 
 
 def test_a_change_waits_for_the_end_of_the_one_under_way(supervised: Supervised) -> None:
