@@ -13,7 +13,7 @@ _ALONE = "--disable-background-networking"
 _CAMERA = "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop runs for as long as it does, and other files have loops of their own
 def browser() -> Iterator[Browser]:
     path = shutil.which("chromium")
     assert path, "the page is tested in Chromium: apt-get install chromium"

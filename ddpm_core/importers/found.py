@@ -159,7 +159,8 @@ def _ask_between(best: str, networks: Collection[str], votes: Mapping[str, int],
     alike = [
         each
         for each in networks
-        if votes[each] == votes[best]
+        if each != best
+        and votes[each] == votes[best]
         and is_averaged(each) == is_averaged(best)
         and any(
             key.startswith(best) and not _equal(value, tensors.get(each + key.removeprefix(best)))

@@ -339,8 +339,8 @@ def test_losses_are_drawn_from_the_figures_of_a_run(tmp_path):
     [
         (["losses", "nowhere"], "There is no metrics.jsonl in nowhere."),
         (["table", "nowhere"], "nowhere is not a usable bundle"),
-        (["samples", "MODEL", "--sampler", "euler"], "'euler' is not one of ddpm, ddim, dpmpp_2m."),
-        (["copies", "MODEL", "--reference", "nowhere"], "There is no folder, zip or list nowhere."),
+        (["samples", "MODEL", "--run-code", "--sampler", "euler"], "'euler' is not one of ddpm, ddim, dpmpp_2m."),
+        (["copies", "MODEL", "--run-code", "--reference", "nowhere"], "There is no folder, zip or list nowhere."),
     ],
 )
 def test_a_plot_that_fails_says_why_in_one_line(arguments, says, model, tmp_path):

@@ -203,7 +203,7 @@ export class Controls {
 		byId("steps").placeholder = !this.#guided && this.#steps ? String(this.#steps) : "automatic";
 		byId("best").min = String(this.#faces);
 		byId("best").placeholder = this.#better > this.#faces ? String(this.#better) : "all";
-		byId("generate").textContent = `${this.#guided ? "Make" : "Imagine"} ${counted(this.#faces)}`;
+		byId("generate").textContent = `${this.#guided ? "Make" : "Imagine"} ${byId("count").value ? counted(this.#faces) : "faces"}`;
 		for (const id of Object.values(NUMBERS)) {
 			const problem = problemOf(byId(id));
 			byId(id).toggleAttribute("aria-invalid", Boolean(problem));

@@ -25,8 +25,8 @@ export class Viewer {
 		const nearer = (by) => leave(() => again(this.#run, this.#slot, by));
 		this.farther = make("button", { onclick: nearer(-STEP) }, "Less like me");
 		this.nearer = make("button", { onclick: nearer(STEP) }, "More like me");
-		this.full = make("button", { class: "primary", onclick: () => saveOne(this.#slot) });
-		this.original = make("button", { onclick: () => saveOriginal(this.#slot) });
+		this.full = make("button", { class: "primary", onclick: () => saveOne(this.#slot) }, "Download");
+		this.original = make("button", { onclick: () => saveOriginal(this.#slot) }, "Original");
 		this.card = make("button", { onclick: () => saveCard(this.#run, this.#slot) }, icon("down"), "Card");
 		this.dialog.append(
 			make("div", { class: "viewer-pictures" }, this.youFigure, make("figure", {}, this.canvas, make("figcaption", {}, make("span", { class: "ai" }, "AI-generated")))),

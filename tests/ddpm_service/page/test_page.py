@@ -26,7 +26,7 @@ class TestFirstSight:
         page.route(re.compile("readyz|v1"), lambda route: None)
         page.goto(service.url)
         expect(page.get_by_role("button", name="Choose a photo")).to_be_visible()
-        expect(page.get_by_role("button", name="Imagine 5 faces")).to_be_visible()
+        expect(page.get_by_role("button", name="Imagine faces")).to_be_visible()
         expect(page.get_by_text("The picture is not stored.")).to_be_visible()
         expect(page.locator("#state")).to_have_text("Connecting")
 
