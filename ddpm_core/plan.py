@@ -288,8 +288,7 @@ def _pushed(bundle: Bundle, table: StepTable, asked: _Asked) -> tuple[StepTable,
         return table, {}
     weight = guide.weight if asked.guide is None else asked.guide
     sigma = bundle.schedule.sigma_256(bundle.manifest.image_size)[table.levels[:-1]]
-    low, high = guide.interval
-    return replace(table, guide=np.where((low <= sigma) & (sigma <= high), weight - 1, 0.0)), {"guide": weight}
+    return replace(table, guide=guide.strength(sigma, weight)), {"guide": weight}
 
 
 def _choose_mode(asked: _Asked) -> tuple[Mode, tuple[tuple[str, str], ...]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from ddpm_core.bands import Bands
@@ -65,6 +67,11 @@ class Guide(BaseModel):
         if not self.interval[0] < self.interval[1]:
             raise ValueError(f"interval {list(self.interval)} must rise from its lowest to its highest σ")
         return self
+
+    def strength(self, sigma: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
+        """Give w − 1 for each σ at a 256 px side: nought outside the interval."""
+        low, high = self.interval
+        return np.where((low <= sigma) & (sigma <= high), weight - 1, 0.0)
 
 
 class Manifest(BaseModel):

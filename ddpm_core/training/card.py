@@ -16,6 +16,7 @@ def model_card(manifest: Manifest, grid: str | None = None) -> str:
     recipe = seen["recipe"]
     settings = "\n".join(f"| `{key}` | {value} |" for key, value in recipe.items())
     begun = f", begun with the weights of {seen['init']}" if "init" in seen else ""
+    taught = f" It learnt the guided prediction of {seen['teacher']}." if "teacher" in seen else ""
     push = manifest.guide
     guided = (
         f" A worse network of the same kind guides it: w = {push.weight:g} for σ of {push.interval[0]:g} to "
@@ -35,7 +36,7 @@ A denoising diffusion model of {manifest.image_size} px images ({manifest.domain
 {recipe["schedule"]} schedule. The weights are the {manifest.weights} weights.{guided}{banded}
 {picture}
 Trained on {seen["training_images"]} images of `{seen["data"]}` ({seen["held_back_images"]} held back),
-{seen["images_seen"]} images seen in {seen["steps"]} steps{begun}.
+{seen["images_seen"]} images seen in {seen["steps"]} steps{begun}.{taught}
 
 | setting | value |
 |---|---|

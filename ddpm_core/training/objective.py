@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,6 +27,7 @@ class Objective(nn.Module):
         stratified: spread timesteps evenly over a batch, which lowers the variance of the loss.
         patch: pixel-unshuffle factor in front of the network.
         bands: of the images, where the network works on bands; detail's loss counts a fifth of the coarse one's.
+        teacher: (noisy images, timesteps) → clean images, which are learnt in place of the true ones; None for none.
     """
 
     alpha_bar: Tensor
@@ -42,10 +45,11 @@ class Objective(nn.Module):
         stratified: bool = True,
         patch: int = 1,
         bands: Bands | None = None,
+        teacher: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.prediction, self.loss, self.stratified, self.patch = prediction, loss, stratified, patch
-        self.bands = bands
+        self.bands, self.teacher = bands, teacher
         self.num_levels = schedule.num_levels
         a = torch.tensor(schedule.alpha_bar[1:])  # index is the timestep t = level − 1
         snr = a / (1 - a) * (1 if bands is None else 4)  # the coarse band has half of σ
@@ -67,6 +71,9 @@ class Objective(nn.Module):
         signal, noise = self.signal[t].view(-1, 1, 1, 1), self.noise[t].view(-1, 1, 1, 1)
         e = torch.randn_like(x0)
         x = signal * x0 + noise * e
+        if self.teacher is not None:
+            x0 = self.teacher(x, t)
+            e = (x - signal * x0) / noise
         if self.bands is not None:
             asked = self.bands.ask(x, self.alpha_bar[t].view(-1, 1, 1, 1))
             x, target = asked.input, asked.target(self.bands.split(x0))

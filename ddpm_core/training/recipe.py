@@ -95,6 +95,9 @@ class Recipe(BaseModel):
             (`ddpm_core.bands`); the schedule is then that of the coarse one. 0 for none.
         network: `class` (UNet2DModel or AttentionUNet) and that class's own settings.
         init: folder of a bundle or checkpoint whose averaged weights the run begins with; empty for fresh ones.
+        teacher: folder of a bundle of the same pictures and schedule whose prediction, pushed by its guide, is learnt
+            in place of the clean image; empty for none. Begin with its weights (`init`): the student then needs no guide.
+        teacher_guide: how far the teacher's guide pushes, 1..3; 0 for the bundle's own weight.
         schedule, num_levels, prediction: the diffusion.
         loss, min_snr: distance, and γ of the Min-SNR weighting (0 for none; Hang et al. 2023).
         stratified: spread the timesteps of a batch evenly.
@@ -132,6 +135,8 @@ class Recipe(BaseModel):
     bands: Annotated[Literal[0, 1], Field(description="0 or 1")] = 0
     network: dict[str, Any] = {"class": "UNet2DModel"}
     init: Text = ""
+    teacher: Text = ""
+    teacher_guide: Annotated[Number, Field(description="1..3, or 0 for the teacher's own")] = 0.0
     schedule: Schedule = Schedule.COSINE
     num_levels: Count = 1000
     prediction: Prediction = Prediction.V
@@ -170,6 +175,10 @@ class Recipe(BaseModel):
             raise _out_of_range("image_size", self.image_size, f"a multiple of 2 · patch = {2 * self.patch} with bands")
         if self.bands and self.prediction is not Prediction.V:
             raise _out_of_range("prediction", str(self.prediction), f"{Prediction.V} with bands")
+        if self.teacher_guide and not 1 <= self.teacher_guide <= 3:
+            raise _out_of_range("teacher_guide", self.teacher_guide, "1..3, or 0 for the teacher's own")
+        if self.teacher_guide and not self.teacher:
+            raise _out_of_range("teacher_guide", self.teacher_guide, "0 without a teacher")
         if self.batch % self.accumulate:
             raise _out_of_range("batch", self.batch, f"a multiple of accumulate = {self.accumulate}")
         if "class" not in self.network:

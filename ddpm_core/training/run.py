@@ -35,6 +35,7 @@ from ddpm_core.whole import write_whole
 from ddpm_core.writer import only_writer_of_folder
 
 RECIPE = "recipe.yaml"
+_PATHS = ("data", "init", "teacher")  # of this machine, so no bundle says them
 # Gloo's threads hold the last tensors a moment longer than the call that reduced them. A thread that lets go of a
 # tensor while Python ends aborts the process: one in 36 did on busy cores (torch 2.13, Python 3.11).
 _LAST_TENSORS_SECONDS = 0.5
@@ -95,9 +96,9 @@ def _held(run: Path, field: str) -> AbstractContextManager[None]:
 
 
 def _run(folder: Path, recipe: Recipe, start: Path | None, limits: Limits, report: Report) -> Progress:
-    init = str(Path(recipe.init).resolve()) if recipe.init else ""
     # It may be resumed from elsewhere.
-    recipe = recipe.model_copy(update={"data": str(Path(recipe.data).resolve()), "init": init})
+    paths = {key: getattr(recipe, key) for key in _PATHS}
+    recipe = recipe.model_copy(update={key: str(Path(path).resolve()) if path else "" for key, path in paths.items()})
     refuse_inside(Path(recipe.data), folder)
     accelerator = accelerator_for(recipe)
     with accelerator.main_process_first():
@@ -114,8 +115,12 @@ def _run(folder: Path, recipe: Recipe, start: Path | None, limits: Limits, repor
         "training_images": len(kept),
         "held_back_images": len(held),
         "terms": recipe.terms,
-        "recipe": recipe.model_dump(mode="json", exclude={"data", "init"}),
+        "recipe": recipe.model_dump(mode="json", exclude={*_PATHS}),
     }
+    if recipe.teacher:
+        teacher = read_bundle(recipe.teacher).manifest
+        push = recipe.teacher_guide or (teacher.guide.weight if teacher.guide else 1)
+        provenance["teacher"] = f"{teacher.name} {teacher.version}, w = {push:g}"
     parent = read_bundle(recipe.init) if recipe.init and start is None else None
     if parent is not None:
         seen = parent.manifest.provenance.get("images_seen", "an unknown number of")

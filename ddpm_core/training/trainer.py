@@ -24,6 +24,7 @@ from ddpm_core.training.ema import Ema
 from ddpm_core.training.networks import build
 from ddpm_core.training.objective import Objective
 from ddpm_core.training.recipe import Decay, Recipe
+from ddpm_core.training.teacher import Teacher, load_teacher
 
 MAX_VALIDATION_IMAGES = 512
 _STEP_SEEDS, _VALIDATION_SEED, _SEEDS = 2**32, 2**63, 2**64
@@ -115,7 +116,15 @@ class Trainer:
             stratified=recipe.stratified,
             patch=recipe.patch,
             bands=described.manifest.bands,
+            teacher=self._teacher(),
         ).to(accelerator.device)
+
+    def _teacher(self) -> Teacher | None:
+        if not self.recipe.teacher:
+            return None
+        dtype = torch.float32 if self.accelerator.mixed_precision == "no" else torch.bfloat16
+        path, weight = Path(self.recipe.teacher), self.recipe.teacher_guide
+        return load_teacher(path, weight, self.described, self.accelerator.device, dtype)
 
     def begin_with(self, bundle: Bundle) -> None:
         """Begin with the weights of a bundle, for the raw network and the averaged one.
