@@ -95,8 +95,8 @@ class Recipe(BaseModel):
             (`ddpm_core.bands`); the schedule is then that of the coarse one. 0 for none.
         network: `class` (UNet2DModel or AttentionUNet) and that class's own settings.
         init: folder of a bundle or checkpoint whose averaged weights the run begins with; empty for fresh ones.
-        teacher: folder of a bundle of the same pictures and schedule whose prediction, pushed by its guide, is learnt
-            in place of the clean image; empty for none. Begin with its weights (`init`): the student then needs no guide.
+        teacher: folder of a bundle of the same pictures and schedule; what it predicts, pushed by its guide, is learnt
+            in place of the clean image; empty for none. Begin with its weights (`init`): the student needs no guide.
         teacher_guide: how far the teacher's guide pushes, 1..3; 0 for the bundle's own weight.
         schedule, num_levels, prediction: the diffusion.
         loss, min_snr: distance, and γ of the Min-SNR weighting (0 for none; Hang et al. 2023).
