@@ -1,6 +1,6 @@
 """Samplers as tables, images under way as states, and the tick that advances them."""
 
-from ddpm_core.sampling.noise import MAX_SEED, noise
+from ddpm_core.sampling.noise import MAX_SEED, noise, noise_key, noises
 from ddpm_core.sampling.table import Sampler, StepTable, build, ddim, ddim_raw, ddpm, dpmpp_2m
 from ddpm_core.sampling.through import advance_through_network
 from ddpm_core.sampling.tick import SampleState, advance, sample
@@ -18,5 +18,7 @@ __all__ = [
     "ddpm",
     "dpmpp_2m",
     "noise",
+    "noise_key",
+    "noises",
     "sample",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddpm_core.denoiser import Denoiser
 from ddpm_core.guidance import apart_displacement, auto_displacement, low_pass_displacement, pixel_displacement
-from ddpm_core.sampling.noise import noise
+from ddpm_core.sampling.noise import noise_key, noises
 from ddpm_core.sampling.table import COLUMNS, StepTable
 
 
@@ -77,9 +77,9 @@ def advance(denoiser: Denoiser, states: Sequence[SampleState]) -> list[SampleSta
         x_next += _each(column["B1"]) * previous
     if rows[:, COLUMNS.index("R")].any():
         x_next += _each(column["R"]) * r
-    for i in rows[:, COLUMNS.index("D")].nonzero()[0].tolist():
-        z = noise(states[i].seed, states[i].position + 1, x.shape[1:])
-        x_next[i] += column["D"][i] * z.to(x.device, x.dtype)
+    if rows[:, COLUMNS.index("D")].any():
+        keys = torch.tensor([noise_key(state.seed, state.position + 1) for state in states], device=x.device)
+        x_next += _each(column["D"]) * noises(keys, x.shape[1:]).to(x.dtype)
     if guided := (rows[:, COLUMNS.index("weight")] + rows[:, COLUMNS.index("apart")]).nonzero()[0].tolist():
         targets = _targets(states, guided)
         strengths = (column[name][guided] for name in ("weight", "grid", "chroma"))

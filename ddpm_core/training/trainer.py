@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from ddpm_core.bundle import Bundle, fit_weights
 from ddpm_core.data.stream import Stream
 from ddpm_core.errors import InvalidInput
-from ddpm_core.sampling.noise import SPREAD
 from ddpm_core.training import checkpoint, machine, samples
 from ddpm_core.training.ema import Ema
 from ddpm_core.training.networks import build
@@ -28,6 +27,7 @@ from ddpm_core.training.teacher import Teacher, load_teacher
 
 MAX_VALIDATION_IMAGES = 512
 _STEP_SEEDS, _VALIDATION_SEED, _SEEDS = 2**32, 2**63, 2**64
+_SPREAD = 0x9E3779B1  # odd, so all seeds differ
 
 
 @dataclass
@@ -250,7 +250,7 @@ class Trainer:
             part = accelerator.process_index * recipe.accumulate + i
             # All randomness of a step comes from its number: nothing has to be remembered to resume exactly.
             number = ((recipe.seed * _STEP_SEEDS + progress.step) * parts + part) % _SEEDS
-            torch.manual_seed(number ^ (recipe.seed * SPREAD % _STEP_SEEDS))  # a CPU takes the lower 32 bits alone
+            torch.manual_seed(number ^ (recipe.seed * _SPREAD % _STEP_SEEDS))  # a CPU takes the lower 32 bits alone
             x0 = self.training.batch(progress.images + part * count, count)
             last = i == recipe.accumulate - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(self.model):

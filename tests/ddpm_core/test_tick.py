@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from ddpm_core.bundle import Bundle
 from ddpm_core.denoiser import Denoiser
 from ddpm_core.pixels import to_pixels
 from ddpm_core.plan import Plan, make_plan
-from ddpm_core.sampling import advance, noise, sample
+from ddpm_core.sampling import advance, noise, noise_key, noises, sample
 
 
 def mixed_plans(bundle: Bundle, target: np.ndarray) -> list[Plan]:
@@ -66,10 +68,43 @@ def test_noise_depends_on_seed_and_position_alone() -> None:
             noise(seed, position, (1,))
 
 
-def test_every_bit_of_the_seed_counts_and_small_seeds_keep_their_noise() -> None:
+def test_noise_of_many_images_is_that_of_each() -> None:
+    places = [(7, 3), (2**32 - 1, 65535), (7, 4)]
+    together = noises(torch.tensor([noise_key(*place) for place in places]), (3, 5, 5))
+    assert all(torch.equal(z, noise(*place, (3, 5, 5))) for z, place in zip(together, places, strict=True))
+
+
+def test_every_bit_of_the_seed_counts() -> None:
     seeds = (7, *(7 + 2**bit for bit in range(3, 32)), 2**32 - 1)
     drawn = {tuple(noise(seed, 1, (4,)).tolist()) for seed in seeds}
     assert len(drawn) == len(seeds)
-    for seed, position in ((0, 0), (7, 3), (65535, 65535)):
-        expected = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(seed * 65536 + position))
-        assert torch.equal(noise(seed, position, (3, 4, 4)), expected)
+
+
+def test_noise_is_splitmix64_through_quantiles() -> None:
+    """Against whole numbers of Python's own and the normal distribution of its library."""
+
+    def mixed(z: int) -> int:
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+        return z ^ z >> 31
+
+    seed, position = 3_000_000_019, 41
+    state = mixed(seed * 65536 + position)
+    words = [mixed((state + i * 0x9E3779B97F4A7C15) % 2**64) for i in (1, 2)]
+    parts = [word >> shift & 0xFFFF for word in words for shift in (0, 16, 32, 48)]
+    shares = [((part + 2**15) % 2**16 + 0.5) / 2**16 for part in parts]  # the table begins with the negative numbers
+    expected = torch.tensor([NormalDist().inv_cdf(share) for share in shares])
+    assert torch.allclose(noise(seed, position, (8,)), expected, rtol=2e-5)
+
+
+def test_noise_is_standard_normal_and_images_do_not_resemble_each_other() -> None:
+    z = noises(torch.tensor([noise_key(seed, 1) for seed in range(64)]), (12_288,)).double()
+    assert abs(z.mean()) < 0.005
+    assert abs(z.var() - 1) < 0.01
+    assert abs(z.pow(4).mean() - 3) < 0.05
+    normal = NormalDist()
+    for limit in (-3.0, -1.0, 0.5, 2.0, 4.0):
+        share = normal.cdf(limit)
+        assert abs((z < limit).double().mean() - share) < 4 * (share * (1 - share) / z.numel()) ** 0.5
+    assert (torch.corrcoef(z) - torch.eye(64)).abs().max() < 0.05
+    assert (torch.corrcoef(z.view(-1, 4).T) - torch.eye(4)).abs().max() < 0.01
