@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ddpm_api.document import read_json
 from ddpm_api.errors import ApiError, Error, ErrorBody, InvalidRequest
 from ddpm_api.events import (
     EndEvent,
@@ -64,6 +65,7 @@ __all__ = [
     "parse_form",
     "parse_json",
     "parse_raw",
+    "read_json",
     "save_marked",
     "to_ndjson",
     "to_sse",

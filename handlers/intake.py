@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ddpm_api import GenerateRequest, Rendering, choose, parse_form, parse_json, parse_raw
+from ddpm_api import GenerateRequest, Rendering, choose, parse_form, parse_json, parse_raw, read_json
 
 _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
@@ -83,12 +82,5 @@ def _parse(fields: Mapping[str, Any], media_type: str) -> GenerateRequest:
         return parse_form(fields)
     body = fields["body"]
     if media_type == "application/json":
-        return parse_json(_from_json(body))
+        return parse_json(read_json(body))
     return parse_raw(body)  # whatever it calls itself: its first bytes say what it is
-
-
-def _from_json(body: bytearray) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return body  # refused as malformed

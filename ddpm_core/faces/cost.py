@@ -20,7 +20,7 @@ MAX_SCANS = 100
 MAX_SCANNED = 2_000_000_000  # pixels × scans
 MAX_METADATA = 16 * 2**20  # phones keep a second photograph or a depth map in theirs
 MAX_PROFILE = 4 * 2**20
-MAX_PARTS = 20_000  # strips, tiles or chunks; each costs a step in Python
+MAX_PARTS = 20_000  # strips, tiles, chunks or segments; each costs a step in Python
 MAX_ITEMS = 1_024  # of a HEIC or AVIF: 64 megapixels in tiles of 512 × 512 are 256
 MAX_DEEP_PIXELS = 16_000_000  # of 32 bits or more in a sample
 _MOST_PIXELS = 256_000_000
@@ -78,9 +78,10 @@ def _most(what: str, given: int, most: int) -> None:
 
 def _jpeg(data: bytes) -> tuple[int, int]:
     """Walk the markers up to the end of the first picture."""
-    at, pixels, scans, metadata, profile = 2, 0, 0, 0, 0
+    at, pixels, scans, metadata, profile, parts = 2, 0, 0, 0, 0, 0
     while found := _MARKER.search(data, at):
-        marker, at = data[found.start() + 1], found.end()
+        marker, at, parts = data[found.start() + 1], found.end(), parts + 1
+        _most("segments", parts, MAX_PARTS)
         if marker == 0xD9:
             break
         if marker in (0x01, 0xD8):
@@ -144,7 +145,8 @@ def _heif(data: bytes) -> tuple[int, int]:
     """Take the largest size that any item has, and count the items."""
     _most("items", data.count(b"infe", 0, MAX_METADATA), MAX_ITEMS)
     pixels = 0
-    for found in re.finditer(rb"ispe", data[:MAX_METADATA]):
+    for items, found in enumerate(re.finditer(rb"ispe", data[:MAX_METADATA])):
+        _most("items", items, MAX_ITEMS)
         width, height = struct.unpack_from(">II", data, found.end() + 4)
         pixels = max(pixels, width * height)
     if profile := data.find(b"colrprof", 0, MAX_METADATA) + 1:

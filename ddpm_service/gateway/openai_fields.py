@@ -23,13 +23,14 @@ from ddpm_api import (
     PreviewEvent,
     parse_form,
     parse_json,
+    read_json,
     save_marked,
 )
 from ddpm_api.errors import refused
 from ddpm_api.fields import IMAGE_ALLOWED
 from ddpm_service.gateway.door import Door, Through
 from ddpm_service.gateway.models import find_model
-from ddpm_service.gateway.reading import aside, read_json, single
+from ddpm_service.gateway.reading import aside, single
 from ddpm_service.torchserve.board import ModelState
 
 MOST_PARTIALS = 3

@@ -9,12 +9,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from ddpm_api import Error, InvalidRequest, Result, parse_json, unknown_field
+from ddpm_api import Error, InvalidRequest, Result, parse_json, read_json, unknown_field
 from ddpm_service.gateway.answer import Whole
 from ddpm_service.gateway.documented import ERRORS
 from ddpm_service.gateway.door import Door, Order, door_of
 from ddpm_service.gateway.models import NO_MODEL, find_model
-from ddpm_service.gateway.reading import JSON, media_type, named_as, read_json, unsupported
+from ddpm_service.gateway.reading import JSON, media_type, named_as, unsupported
 from ddpm_service.torchserve.board import ModelState, State
 
 router = APIRouter(tags=["compatible"], responses={401: ERRORS[401]})

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from ddpm_api import ApiError, Error, GenerateRequest, InvalidRequest, parse_form, parse_json, parse_raw
+from ddpm_api import ApiError, Error, GenerateRequest, InvalidRequest, parse_form, parse_json, parse_raw, read_json
 from ddpm_api.errors import shown_name
 from ddpm_service.gateway.auth import Caller
 from ddpm_service.gateway.limits import Limits, too_large
@@ -25,10 +24,9 @@ URLENCODED = "application/x-www-form-urlencoded"
 TAKEN = f"image/*, application/octet-stream, {FORM}, {JSON}"
 # A longer body is decoded in a thread, or all other requests would wait.
 _LONG_BODY = 2**20
-# Honest forms without files are short, and honest documents have few values. A body of 32 MiB with many values takes
-# seconds to decode, and meanwhile Python's lock stops all other requests.
+# Honest forms without files are short. A body of 32 MiB with many fields takes seconds to decode, and meanwhile
+# Python's lock stops all other requests.
 _LONGEST_URLENCODED = 2**16
-_MOST_VALUES = 10_000
 _MOST_FIELDS = 64
 _CODINGS = {"", "identity", "gzip", "x-gzip", "deflate"}
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
@@ -115,21 +113,6 @@ async def read_request(request: Request, body: bytes) -> GenerateRequest:
     if media == JSON:
         return await aside(body, lambda: parse_json(read_json(body)))
     return parse_form(await read_form(request, body) if media == FORM else _read_urlencoded(body))
-
-
-def read_json(body: bytes) -> Any:
-    """The parsed document, or the bytes themselves where they are none, as TorchServe hands them on.
-
-    Raises:
-        ApiError: it has too many values.
-    """
-    if (values := body.count(b",")) > _MOST_VALUES:
-        allowed = f"at most {_MOST_VALUES} values"
-        raise ApiError(Error(code="too_large", message="Too many values.", field="body", given=values, allowed=allowed))
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return body
 
 
 async def read_form(request: Request, body: bytes) -> dict[str, str | bytes]:

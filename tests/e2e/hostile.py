@@ -131,6 +131,13 @@ def _remarks(chance: random.Random) -> bytes:
     return gif[:begin] + b"!\xf0\x01a\0" * count + gif[begin:]
 
 
+def _segments(chance: random.Random) -> bytes:
+    """A picture behind very many segments, each of which a reader of headers must step over."""
+    jpeg = picture("JPEG")
+    segment = chance.choice((_segment(0xFE, b""), _segment(0xDB, b"\0" + b"\1" * 64), b"\xff"))
+    return jpeg[:2] + segment * chance.choice((1000, 100_000, 400_000)) + jpeg[2:]
+
+
 def _raw(make: Callable[[random.Random], bytes]) -> Callable[[random.Random], tuple[bytes, dict[str, str]]]:
     return lambda chance: (make(chance), {})
 
@@ -181,6 +188,7 @@ _MAKERS: dict[str, Callable[[random.Random], tuple[bytes, dict[str, str]]]] = {
     "many scans": _raw(_scans),
     "many pixels": _raw(_large),
     "many remarks": _raw(_remarks),
+    "many segments": _raw(_segments),
     "noise": _raw(lambda chance: chance.randbytes(chance.choice((0, 1, 64, 100_000)))),
     "JSON": _json,
     "form": _form,

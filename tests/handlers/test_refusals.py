@@ -32,6 +32,7 @@ BAD = [
     ("json", b"{", 400, "malformed_json", None),
     ("json", b"[" * 100_000, 400, "malformed_json", None),
     ("json", b"\xff\xfe\xfa", 400, "malformed_json", None),
+    ("json", b"[" + b"0," * 100_000 + b"0]", 413, "too_large", "body"),
     ("json", [1], 422, "wrong_type", None),
     ("json", "text", 422, "wrong_type", None),
     ("json", {"nmu_images": 3}, 422, "unknown_field", "nmu_images"),

@@ -57,6 +57,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "a JPEG of 40 scans of 64 megapixels": lambda: jpeg_of_scans(40),
     "a JPEG with 6 MiB of colour profile": lambda: jpeg_with(*[segment(0xE2, b"ICC_PROFILE\0" + bytes(65000))] * 100),
     "a JPEG with 20 MiB of remarks": lambda: jpeg_with(*[segment(0xFE, bytes(65000))] * 330),
+    "a JPEG of 50,000 empty remarks": lambda: jpeg_with(segment(0xFE, b"") * 50_000),
     "a PNG of 50,000 chunks": lambda: png_with(chunk(b"teXt", b"") * 50_000),
     "a PNG with 20 MiB of text": lambda: png_with(chunk(b"zTXt", bytes(20 * 2**20))),
     "a PNG with 5 MiB of packed profile": lambda: png_with(chunk(b"iCCP", bytes(5 * 2**20))),
@@ -66,6 +67,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "a TIFF of tiles of one pixel": lambda: tiff(*SIDE, (322, 3, 1, 1), (323, 3, 1, 1)),
     "a TIFF of many tags": lambda: tiff(*SIDE, *[(700, 1, 1, 0)] * 5000),
     "a HEIC of 5,000 items": lambda: b"\0\0\0\x18ftypheic" + bytes(12) + b"\0\0\0\x15infe\2\0\0\0" * 5000,
+    "a HEIC of 5,000 sizes": lambda: b"\0\0\0\x18ftypheic" + bytes(12) + (b"ispe" + bytes(12)) * 5000,
 }
 
 
