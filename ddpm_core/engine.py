@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from ddpm_core import events
 from ddpm_core.denoiser import Denoiser
+from ddpm_core.device import is_lost, out_of_memory
 from ddpm_core.errors import InvalidInput
 from ddpm_core.events import Event
-from ddpm_core.pace import out_of_memory
 from ddpm_core.pixels import to_pixels
 from ddpm_core.plan import Plan
 from ddpm_core.ranking import best, resemblance
+from ddpm_core.room import Room
 from ddpm_core.sampling import SampleState, advance
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class StepEngine:
 
     Args:
         denoiser: the network.
-        max_rows: images in one network call; halved for good when memory runs out.
+        max_rows: images in one network call, as far as memory goes (`ddpm_core.room`).
         seconds_per_row: first estimate of a network call's time per image; corrected while running.
         guide_cost: a call of the guide, in calls of the network.
         capacity: open requests; one more is refused with `Busy`.
@@ -94,7 +95,7 @@ class StepEngine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.denoiser = denoiser
-        self.max_rows = max_rows
+        self._room = Room(max_rows, clock)
         self.seconds_per_row = seconds_per_row
         self.guide_cost = guide_cost
         self.capacity = capacity
@@ -109,6 +110,15 @@ class StepEngine:
     def __contains__(self, request_id: str) -> bool:
         """Tell whether a request is open."""
         return request_id in self._jobs
+
+    @property
+    def max_rows(self) -> int:
+        """Images in one network call, now."""
+        return self._room.rows
+
+    @max_rows.setter
+    def max_rows(self, most: int) -> None:
+        self._room = Room(most, self._clock)
 
     @property
     def backlog_seconds(self) -> float:
@@ -169,7 +179,12 @@ class StepEngine:
         return len(gone)
 
     def tick(self) -> list[tuple[str, Event]]:
-        """Advance those whose turn it is by one network call each; give what happened, with the requests' ids."""
+        """Advance those whose turn it is by one network call each; give what happened, with the requests' ids.
+
+        Raises:
+            Exception: the device is lost (`ddpm_core.device.is_lost`); so is all that is under way.
+        """
+        self._room.widen()
         order = sorted(self._jobs, key=self._due)
         chosen = self._choose(order)
         happened = self._start(chosen)
@@ -230,15 +245,17 @@ class StepEngine:
         return happened
 
     def _advance(self, states: Sequence[SampleState]) -> list[SampleState | Exception]:
-        """Advance rows; where that fails, halve until the rows that fail are alone: states are immutable."""
+        """Advance rows; where that fails, in parts until the rows that fail are alone: states are immutable."""
         try:
             advanced = advance(self.denoiser, states)
         except Exception as error:
+            if is_lost(error):
+                raise
             if len(states) == 1:
                 traceback.clear_frames(error.__traceback__)  # the error is kept for a while, but not what it computed
                 return [error]
             if out_of_memory(error):
-                self.max_rows = min(self.max_rows, len(states) // 2)
+                self._room.halve(len(states))
                 log.warning(
                     "out of memory with %d images in a call; from now on at most %d", len(states), self.max_rows
                 )
@@ -249,8 +266,10 @@ class StepEngine:
                 for state, ok in zip(advanced, finite, strict=True)
             ]
         # The error's frames held the failed call's memory. Here the error is gone, and so the memory is free.
-        half = len(states) // 2
-        return self._advance(states[:half]) + self._advance(states[half:])
+        part = min(len(states) // 2, self.max_rows)
+        return [
+            outcome for first in range(0, len(states), part) for outcome in self._advance(states[first : first + part])
+        ]
 
     def _proceed(self, request_id: str, job: _Job, outcomes: Sequence[SampleState | Exception]) -> list[Event]:
         """Take a request's rows a step further, or end it."""
@@ -277,6 +296,8 @@ class StepEngine:
                 kept = best(self.denoiser, images, target, job.num_images, rows=self.max_rows)
                 near = [*resemblance(images, target)] if target is not None else [None] * len(states)
             except Exception as error:
+                if is_lost(error):
+                    raise
                 return [*happened, _failed(error)]
             happened += [events.Image(i, states[k].seed, near[k], to_pixels(states[k].x)) for i, k in enumerate(kept)]
             happened.append(events.End(job.started - job.admitted, now - job.started, job.plan.work))

@@ -8,21 +8,23 @@ from functools import partial
 import torch
 
 from ddpm_core.denoiser import Denoiser
+from ddpm_core.device import out_of_memory
 from ddpm_core.timing import in_turn
 
 
 @torch.inference_mode()
-def measure_max_rows(denoiser: Denoiser, shape: tuple[int, int, int], *, most: int = 64) -> tuple[int, float]:
+def measure_max_rows(denoiser: Denoiser, shape: tuple[int, int, int], *, most: int | None = None) -> tuple[int, float]:
     """Find the smallest batch whose time per row is within 10 % of the best, and that time.
 
     Args:
         denoiser: the network.
         shape: (C, H, W) of an image.
-        most: largest batch to try.
+        most: largest batch to try; 64 on a CPU and 512 on a GPU unless said.
 
     Returns:
         Rows, and seconds per row. Memory that runs out ends the search.
     """
+    most = most or (64 if denoiser.device.type == "cpu" else 512)
     times: dict[int, float] = {}
     rows = 1
     while rows <= most:
@@ -58,11 +60,3 @@ def measure_guide_cost(denoiser: Denoiser, shape: tuple[int, int, int], rows: in
     level = torch.full((rows,), denoiser.schedule.num_levels // 2, device=denoiser.device)
     network, guide = in_turn([partial(denoiser, x, level), partial(denoiser.guide, x, level)], 6, budget=2.0)
     return min(guide) / min(network)
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Tell whether memory has run out, on a device or on the host."""
-    words = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in words or "can't allocate memory" in words)
-    )

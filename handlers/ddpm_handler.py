@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import resource
+import sys
 import threading
 import time
 import traceback
@@ -24,11 +25,12 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ddpm_api import Error, InvalidRequest, Mode, Notice, OutputFormat, Rendering, Sampler
 from ddpm_api.render import JSON, Kind, Offer
 from ddpm_core import events
+from ddpm_core.device import is_lost
 from ddpm_core.engine import Busy
 from ddpm_core.errors import InvalidInput
 from ddpm_core.faces import Target
@@ -358,7 +360,12 @@ def _criterion(end: bool | None) -> Callable[[bytes], bool | None]:
 
 
 def _explain(problem: Exception) -> Error:
-    """What a client is told. What nobody foresaw is logged by its kind and place: its words may quote a picture."""
+    """What a client is told. What nobody foresaw is logged by its kind and place: its words may quote a picture.
+
+    A lost device ends the process: a worker that lives and fails every request would look ready.
+    """
+    if is_lost(problem):
+        _end(problem)
     match problem:
         case InvalidRequest():
             return problem.error
@@ -375,3 +382,10 @@ def _explain(problem: Exception) -> Error:
     place = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(problem.__traceback__)[-2:]]
     log.error("a request failed: %s in %s", type(problem).__name__, place)
     return Error(code="internal", message="The service failed on this request; it may be tried again.")
+
+
+def _end(problem: Exception) -> NoReturn:
+    """End this process, so that TorchServe starts another, which may find the device well."""
+    log.critical("the device is lost and this worker ends: %s", str(problem).partition("\n")[0])
+    sys.stdout.flush()  # the last figures
+    os._exit(1)

@@ -18,6 +18,8 @@ CORE = {
     "events": {"pixels"},
     "schedule": {"clip", "errors"},
     "timing": set(),
+    "device": set(),
+    "room": set(),
     "curve": set(),
     "domain": set(),
     "layers": set(),
@@ -33,8 +35,8 @@ CORE = {
     "tone": {"bundle", "guidance"},
     "plan": {"bundle", "curve", "errors", "gate", "pixels", "sampling", "tone"},
     "ranking": {"denoiser", "gate", "guidance"},
-    "pace": {"denoiser", "timing"},
-    "engine": {"denoiser", "errors", "events", "pace", "pixels", "plan", "ranking", "sampling"},
+    "pace": {"denoiser", "device", "timing"},
+    "engine": {"denoiser", "device", "errors", "events", "pixels", "plan", "ranking", "room", "sampling"},
     "pipeline": {"bundle", "denoiser", "errors", "faces", "gate", "pixels", "plan", "sampling"},
 }
 """Module of the core → what of the core it may import. Training, evaluation and data may import all of it."""

@@ -23,6 +23,7 @@ from ddpm_core.ranking import best
 from ddpm_core.sampling import sample
 
 from .conftest import TinyNetwork
+from .fake_device import DEVICE, FakeDevice
 
 
 class FakeNetwork(TinyNetwork):
@@ -262,7 +263,7 @@ def test_a_failure_tells_nothing_of_the_picture(
     assert "secret" not in failed.message + caplog.text
 
 
-def test_out_of_memory_halves_the_calls_for_good_and_loses_nothing(
+def test_out_of_memory_halves_the_calls_and_loses_nothing(
     make: MakeEngine, plan: MakePlan, network: FakeNetwork
 ) -> None:
     def small_memory(x: Tensor, level: Tensor) -> None:
@@ -277,6 +278,55 @@ def test_out_of_memory_halves_the_calls_for_good_and_loses_nothing(
     assert sum(isinstance(event, events.End) for _, event in happened) == 8
     assert engine.max_rows == 2
     assert network.calls == [2] * 8
+
+
+def test_memory_that_is_free_again_is_used_again(make: MakeEngine, plan: MakePlan, network: FakeNetwork) -> None:
+    def small_memory(x: Tensor, level: Tensor) -> None:
+        if len(x) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    network.check, room, clock = small_memory, 4, Clock()
+    engine = make(max_rows=8, clock=clock)
+    engine.admit("a", plan(steps=4, num_images=8))
+    engine.tick()
+    room = 8  # a neighbour on the device has ended
+    engine.tick()
+    clock.now += 400.0
+    list(run(engine))
+    assert network.calls == [4, 4, 4, 4, 8, 8]
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_a_lost_device_is_raised_and_no_row_is_looked_for(
+    make: MakeEngine, plan: MakePlan, network: FakeNetwork, rows: int
+) -> None:
+    tried = []
+
+    def fail(x: Tensor, level: Tensor) -> None:
+        tried.append(len(x))
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    network.check = fail
+    engine = make()
+    engine.admit("a", plan(num_images=rows))
+    with pytest.raises(torch.AcceleratorError):
+        engine.tick()
+    assert tried == [rows]
+
+
+def test_a_device_that_is_lost_while_images_are_ranked_is_raised_too(
+    make: MakeEngine, network: FakeNetwork, tiny_bundle: Bundle, target: np.ndarray
+) -> None:
+    def fail(x: Tensor, level: Tensor) -> None:
+        if (level == network_level).any():
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    engine = make()
+    network_level = engine.denoiser.schedule.level_at(1.1, 16)
+    network.check = fail
+    engine.admit("ranked", make_plan(tiny_bundle, target, num_images=3, resemblance=0.1, seed=0), num_images=1)
+    with pytest.raises(torch.AcceleratorError):
+        list(run(engine))
 
 
 def test_a_failed_call_gives_its_memory_back_before_the_next(
@@ -372,3 +422,13 @@ def test_the_batch_size_is_measured_inside_memory(make: MakeEngine, network: Fak
     rows, seconds = measure_max_rows(make().denoiser, (3, 16, 16))
     assert rows in (1, 2, 4)
     assert seconds > 0
+
+
+@pytest.mark.parametrize(("where", "most"), [(torch.device("cpu"), 64), (DEVICE, 512)], ids=["CPU", "GPU"])
+def test_a_gpu_is_measured_up_to_larger_calls(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, where: torch.device, most: int
+) -> None:
+    monkeypatch.setattr("ddpm_core.pace.in_turn", lambda calls, repeats, budget: [[1.0]])  # larger calls always pay
+    with FakeDevice():
+        denoiser = Denoiser(TinyNetwork().to(where), tiny_bundle.schedule, Prediction.EPSILON, device=where)
+        assert measure_max_rows(denoiser, (3, 4, 4)) == (most, 1 / most)
