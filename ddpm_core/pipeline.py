@@ -22,10 +22,8 @@ from ddpm_core.faces.find import YUNET
 from ddpm_core.gate import Judgement, denoising_errors, score
 from ddpm_core.pixels import to_pixels, to_tensor
 from ddpm_core.plan import Plan, make_plan
+from ddpm_core.precision import Precision
 from ddpm_core.sampling import MAX_SEED, SampleState, advance, advance_through_network, sample
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 ImageLike = bytes | bytearray | memoryview | str | Path | BinaryIO | Image.Image | NDArray[np.uint8]
 """A picture as it may be at hand: its bytes, its path, an open file, or pixels."""
@@ -180,7 +178,7 @@ def load(
     path: Path | str,
     *,
     device: str | None = None,
-    dtype: str | None = None,
+    dtype: str | torch.dtype = "auto",
     face_detector: Path | None = None,
     run_code: bool = False,
 ) -> Pipeline:
@@ -189,7 +187,7 @@ def load(
     Args:
         path: its folder.
         device: `cuda` where there is one, else `cpu`, unless said.
-        dtype: `float32`, `bfloat16` or `float16`; the fastest on this machine unless said, found by trying.
+        dtype: `float32`, `bfloat16` or `float16`; `auto` is the fastest on this machine, found by trying.
         face_detector: a YuNet ONNX file, which then finds human faces in place of OpenCV's cascades; unless said, the
             one that lies beside the models, such as models/face_detection_yunet_2023mar.onnx.
         run_code: run the code of a network that brings its own.
@@ -198,23 +196,31 @@ def load(
         InvalidInput: a bundle or detector that is not usable, a dtype that is not known, a device that is not here.
     """
     bundle = read_bundle(path)
-    if dtype is not None and dtype not in _DTYPES:
-        allowed = ", ".join(_DTYPES)
-        raise InvalidInput(
-            "unknown_value", f"dtype must be one of: {allowed}.", field="dtype", given=dtype, allowed=allowed
-        )
+    precision = _precision(str(dtype).removeprefix("torch."))
     finder = FaceFinder(bundle.manifest.domain, face_detector or _beside_models(bundle.path))
     where = _device(device)
     network = bundle.load_network(run_code=run_code)
-    precision = _DTYPES[dtype] if dtype else fastest_dtype(network, torch.randn(2, *bundle.network_shape), where)
+    if precision is Precision.AUTO:
+        format = fastest_dtype(network, torch.randn(2, *bundle.network_shape), where)
+    else:
+        format = getattr(torch, precision)
     guide = bundle.load_guide()
     denoiser = bundle.denoiser(
-        make_ready(network, where, precision),
+        make_ready(network, where, format),
         where,
-        precision,
-        guide=None if guide is None else make_ready(guide, where, precision),
+        format,
+        guide=None if guide is None else make_ready(guide, where, format),
     )
     return Pipeline(bundle, denoiser, finder)
+
+
+def _precision(name: str) -> Precision:
+    try:
+        return Precision(name)
+    except ValueError:
+        allowed = ", ".join(Precision)
+        message = f"dtype must be one of: {allowed}."
+        raise InvalidInput("unknown_value", message, field="dtype", given=name, allowed=allowed) from None
 
 
 def _device(name: str | None) -> torch.device:

@@ -29,7 +29,10 @@ def only_writer(path: Path, field: str = "out") -> Iterator[None]:
     place = own if is_folder else _beside(own)
     how = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
     while True:
-        handle = os.open(place, how, 0o644)
+        try:
+            handle = os.open(place, how, 0o644)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None  # of the lock nobody has heard
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

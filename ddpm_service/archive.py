@@ -100,6 +100,15 @@ def read_manifest(archive: Path) -> dict[str, Any]:
     return _checked(description, f"{archive}: {BUNDLE}/bundle.json")
 
 
+def unpacked_manifest(worker: int) -> dict[str, Any] | None:
+    """Return the `bundle.json` that a worker process was loaded from; None where this machine or user cannot see it."""
+    try:
+        described = json.loads(Path(f"/proc/{worker}/cwd/{BUNDLE}/bundle.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return described if isinstance(described, dict) else None
+
+
 def _read_bundle(bundle: Path) -> dict[str, Any]:
     for part in ("bundle.json", "unet", "scheduler"):
         if not (bundle / part).exists():

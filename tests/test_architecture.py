@@ -20,6 +20,7 @@ CORE = {
     "timing": set(),
     "device": set(),
     "room": set(),
+    "precision": set(),
     "curve": set(),
     "domain": set(),
     "layers": set(),
@@ -37,7 +38,7 @@ CORE = {
     "ranking": {"denoiser", "gate", "guidance"},
     "pace": {"denoiser", "device", "timing"},
     "engine": {"denoiser", "device", "errors", "events", "pixels", "plan", "ranking", "room", "sampling"},
-    "pipeline": {"bundle", "denoiser", "errors", "faces", "gate", "pixels", "plan", "sampling"},
+    "pipeline": {"bundle", "denoiser", "errors", "faces", "gate", "pixels", "plan", "precision", "sampling"},
 }
 """Module of the core → what of the core it may import. Training, evaluation and data may import all of it."""
 SUPPORT = {"training", "evaluation", "data", "importers"}

@@ -88,7 +88,7 @@ def draw_losses(run: Path, out: Path) -> None:
     for key, label in (("loss", "training"), ("validation_loss", "validation (EMA)")):
         points = [(row["images"], row[key]) for row in rows if key in row]
         if points:
-            axes.plot(*zip(*points, strict=True), label=label, linewidth=1)
+            axes.plot(*zip(*points, strict=True), label=label, linewidth=1, marker="o" if len(points) == 1 else None)
     axes.set(xlabel="images seen", ylabel="loss", title=run.name)
     if axes.lines:
         axes.set_yscale("log")

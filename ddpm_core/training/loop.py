@@ -30,6 +30,10 @@ class Limits:
     max_minutes: float | None = None
     stop: Callable[[], bool] = lambda: False
 
+    def last_step(self, steps: int) -> int:
+        """Give the step that a sitting of a run of so many steps ends with, if nothing stops it before."""
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
 
 NO_LIMITS = Limits()
 
@@ -51,7 +55,7 @@ def run(trainer: Trainer, folder: Path, limits: Limits, report: Report) -> Progr
     recipe, progress = trainer.recipe, trainer.progress
     book = Logbook(folder, progress.step) if trainer.accelerator.is_main_process else None
     clock = _Clock(progress)
-    last_step = recipe.steps if limits.max_steps is None else min(recipe.steps, limits.max_steps)
+    last_step = limits.last_step(recipe.steps)
     sums = torch.zeros(3, device=trainer.accelerator.device)  # loss, gradient norm, steps
     saved_step, told = progress.step, False
     stop = over = progress.step >= last_step

@@ -9,24 +9,28 @@ from pathlib import Path
 import torch
 
 from ddpm_core.errors import InvalidInput
-from ddpm_core.training.recipe import Precision
+from ddpm_core.precision import Precision
 
 
 def precision_for(wanted: Precision, device: torch.device) -> Precision:
-    """Give the wanted precision, `auto` resolved: bf16 where the hardware computes in it, else fp32.
+    """Give the wanted precision, `auto` resolved: bfloat16 where the hardware computes in it, else float32.
 
     Raises:
-        InvalidInput: fp16 without a GPU.
+        InvalidInput: float16 without a GPU.
     """
-    if wanted is Precision.FP16 and device.type == "cpu":
+    if wanted is Precision.FLOAT16 and device.type == "cpu":
         raise InvalidInput(
-            "out_of_range", "precision = fp16 needs a GPU.", field="precision", given="fp16", allowed="auto, bf16, fp32"
+            "out_of_range",
+            "precision = float16 needs a GPU.",
+            field="precision",
+            given="float16",
+            allowed="auto, bfloat16, float32",
         )
     if wanted is not Precision.AUTO:
         return wanted
     if device.type == "cuda":
-        return Precision.BF16 if torch.cuda.is_bf16_supported(including_emulation=False) else Precision.FP16
-    return Precision.BF16 if _cpu_has_bf16() else Precision.FP32
+        return Precision.BFLOAT16 if torch.cuda.is_bf16_supported(including_emulation=False) else Precision.FLOAT16
+    return Precision.BFLOAT16 if _cpu_has_bf16() else Precision.FLOAT32
 
 
 def can_compile(device: torch.device) -> bool:

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from ddpm_core.denoiser import Prediction
 from ddpm_core.domain import Domain
 from ddpm_core.errors import InvalidInput
+from ddpm_core.precision import Precision
 
 
 class Schedule(StrEnum):
@@ -38,15 +39,6 @@ class Decay(StrEnum):
     NONE = "none"
     LINEAR = "linear"
     COSINE = "cosine"
-
-
-class Precision(StrEnum):
-    """The arithmetic inside the network; `auto` takes bf16 where the hardware has it."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    BF16 = "bf16"
-    FP16 = "fp16"
 
 
 # What a value may be stands in its description, in the words of an error.
@@ -109,7 +101,8 @@ class Recipe(BaseModel):
         decay, decay_share: how the learning rate falls to zero, over which last share of the run.
         ema_half_life: in images; 0 for no averaging.
         ema_ramp: the half-life is at most this share of the images seen so far.
-        precision, compile: how the network is run.
+        precision: of the arithmetic inside the network; `auto` is bfloat16 where the hardware has it.
+        compile: translate the network for this machine before the first step.
         seed: 0 up to 2³² − 1; every random choice is a function of it and of the step.
         log_every, validate_every, sample_every, checkpoint_every: in steps; 0 for never (not for logs).
         checkpoint_minutes: also write a checkpoint this often; 0 for not.

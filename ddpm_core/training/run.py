@@ -24,18 +24,20 @@ from ddpm_core.data.images import ImageSet, load
 from ddpm_core.data.split import split
 from ddpm_core.data.stream import Stream
 from ddpm_core.errors import InvalidInput
+from ddpm_core.precision import Precision
 from ddpm_core.training import checkpoint, loop, machine
 from ddpm_core.training import recipe as recipes
 from ddpm_core.training.card import model_card
 from ddpm_core.training.description import bands_of, describe
 from ddpm_core.training.loop import NO_LIMITS, Limits, Report
-from ddpm_core.training.recipe import Precision, Recipe
+from ddpm_core.training.recipe import Recipe
 from ddpm_core.training.trainer import Progress, Trainer
 from ddpm_core.whole import write_whole
 from ddpm_core.writer import only_writer_of_folder
 
 RECIPE = "recipe.yaml"
 _PATHS = ("data", "init", "teacher")  # of this machine, so no bundle says them
+_ACCELERATES = {Precision.FLOAT32: "no", Precision.BFLOAT16: "bf16", Precision.FLOAT16: "fp16"}
 # Gloo's threads hold the last tensors a moment longer than the call that reduced them. A thread that lets go of a
 # tensor while Python ends aborts the process: one in 36 did on busy cores (torch 2.13, Python 3.11).
 _LAST_TENSORS_SECONDS = 0.5
@@ -145,7 +147,7 @@ def _run(folder: Path, recipe: Recipe, start: Path | None, limits: Limits, repor
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder, recipe)
-        report(_about(recipe, images, kept, held, start))
+        report(_about(limits.last_step(recipe.steps), images, kept, held, start))
     try:
         with _stopped_by_signal() as asked:
             return loop.run(trainer, folder, replace(limits, stop=lambda: asked() or limits.stop()), report)
@@ -159,7 +161,7 @@ def accelerator_for(recipe: Recipe) -> Accelerator:
     cpu = not torch.accelerator.is_available()  # processes on CPUs find each other only when told
     AcceleratorState._reset_state()  # another run of this process may have had another precision
     precision = machine.precision_for(recipe.precision, PartialState(cpu=cpu).device)
-    return Accelerator(cpu=cpu, mixed_precision="no" if precision is Precision.FP32 else precision.value)
+    return Accelerator(cpu=cpu, mixed_precision=_ACCELERATES[precision])
 
 
 def _write(folder: Path, recipe: Recipe) -> None:
@@ -167,13 +169,13 @@ def _write(folder: Path, recipe: Recipe) -> None:
 
 
 def _about(
-    recipe: Recipe, images: ImageSet, kept: Sequence[int], held: Sequence[int], start: Path | None
+    steps: int, images: ImageSet, kept: Sequence[int], held: Sequence[int], start: Path | None
 ) -> Mapping[str, Any]:
     """Give the first row that is reported: what a sitting starts from."""
     before = json.loads((start / MANIFEST).read_text(encoding="utf-8"))["provenance"] if start is not None else {}
     return {
         "step": before.get("steps", 0),
-        "steps": recipe.steps,
+        "steps": steps,
         "training_images": len(kept),
         "held_back_images": len(held),
         "dropped": images.dropped,

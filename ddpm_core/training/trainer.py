@@ -274,6 +274,6 @@ def diverged(step: int) -> InvalidInput:
     return InvalidInput(
         "diverged",
         f"The loss or the weights are not finite at step {step}; the last checkpoint is from before."
-        " Resume with a lower learning_rate, a longer warmup or precision=fp32.",
+        " Resume with a lower learning_rate, a longer warmup or precision=float32.",
         field="learning_rate",
     )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
+
+import typer
 
 YUNET = "face_detection_yunet_20?????.onnx"
 """The face detector's files, as OpenCV names them."""
@@ -29,3 +32,14 @@ class Schedule(StrEnum):
 
     LINEAR = "linear"
     COSINE = "cosine"
+
+
+def between(low: float, high: float, *, help: str, **more: Any) -> Any:
+    """Make an option for a number with two limits; one outside is answered with both."""
+
+    def check(value: float | None) -> float | None:
+        if value is not None and not low <= value <= high:
+            raise typer.BadParameter(f"{value} is not in {low}..{high}.")
+        return value
+
+    return typer.Option(help=f"{low}..{high}: {help}", callback=check, **more)

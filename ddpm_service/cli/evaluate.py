@@ -14,8 +14,8 @@ from ddpm_service.cli.evaluate_gate import gate
 from ddpm_service.cli.evaluate_likeness import likeness
 from ddpm_service.cli.evaluate_look import look, tally
 from ddpm_service.cli.failure import told_in_a_line
+from ddpm_service.cli.loading import Device, Dtype, RunCode
 from ddpm_service.cli.progress import reported
-from ddpm_service.cli.run_code import RunCode
 
 app = typer.Typer(
     help="Measure a model. Example: ddpm evaluate samples models/faces-64/1.1 --reference faces64.zip --out a.json",
@@ -53,10 +53,8 @@ def samples(
         bool, typer.Option("--held-back", help="Only those images of the reference that training held back.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the first sample; sample i has seed + i.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. (default: the best there is)")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16. (default: the fastest, by trying)")
-    ] = None,
+    device: Device = None,
+    dtype: Dtype = "auto",
     run_code: RunCode = False,
 ) -> None:
     """Measure unguided images against real ones; print the table. Interrupted, it goes on when called again.

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ddpm_service.cli.failure import told_in_a_line
+from ddpm_service.cli.loading import Device, RunCode
 from ddpm_service.cli.progress import bars
-from ddpm_service.cli.run_code import RunCode
 
 _CALLS = 10  # as good as many, in a sampler of second order
 
@@ -24,7 +24,7 @@ def gate(
         bool, typer.Option("--held-back", help="Only those images of the reference that training held back.")
     ] = False,
     num_images: Annotated[int, typer.Option(help="How many are looked at.")] = 400,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. (default: the best there is)")] = None,
+    device: Device = None,
     run_code: RunCode = False,
 ) -> None:
     """Find out what is usual for a model and keep it in bundle.json; mode auto then knows a strange picture.

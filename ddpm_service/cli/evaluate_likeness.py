@@ -9,10 +9,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ddpm_service.cli.choices import between
 from ddpm_service.cli.evaluate_faces import face_network
 from ddpm_service.cli.failure import told_in_a_line
+from ddpm_service.cli.loading import Device, Dtype, RunCode
 from ddpm_service.cli.progress import reported
-from ddpm_service.cli.run_code import RunCode
 
 
 def _json(path: Path) -> Path:
@@ -53,17 +54,15 @@ def likeness(
         bool, typer.Option("--held-back", help="Of zips, lists and the reference only what training held back.")
     ] = False,
     validation: Annotated[
-        float | None, typer.Option(min=0, max=1, help="The share that it held back. (default: what the bundle says)")
+        float | None, between(0, 1, help="the share that it held back. (default: what the bundle says)")
     ] = None,
     person_pattern: Annotated[
         str | None,
         typer.Option(help="Regular expression on a file's path; its first group names the person. (default: LFW's)"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first image; the next ones count up.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. (default: the best there is)")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16. (default: the fastest, by trying)")
-    ] = None,
+    device: Device = None,
+    dtype: Dtype = "auto",
     run_code: RunCode = False,
 ) -> None:
     """Measure resemblance against realism, a row a method; print the table. Interrupted, it goes on when called again.

@@ -9,9 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ddpm_service.cli.choices import between
 from ddpm_service.cli.failure import told_in_a_line
+from ddpm_service.cli.loading import Device, Dtype, RunCode
 from ddpm_service.cli.progress import reported
-from ddpm_service.cli.run_code import RunCode
 
 
 def _png(path: Path) -> Path:
@@ -36,7 +37,7 @@ def look(
     methods: Annotated[
         str, typer.Option(help="What is compared, with commas; written as for `ddpm evaluate likeness`.")
     ] = "celebrity,likeness,faithful",
-    num_images: Annotated[int, typer.Option(min=1, max=16, help="Rows of each target.")] = 1,
+    num_images: Annotated[int, between(1, 16, help="rows of each target.")] = 1,
     num_targets: Annotated[
         int | None, typer.Option(min=1, help="So many faces of each zip or list of targets. (default: all)")
     ] = None,
@@ -44,14 +45,12 @@ def look(
         bool, typer.Option("--held-back", help="Of zips and lists only what the first model's training held back.")
     ] = False,
     validation: Annotated[
-        float | None, typer.Option(min=0, max=1, help="The share that it held back. (default: what the bundle says)")
+        float | None, between(0, 1, help="the share that it held back. (default: what the bundle says)")
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Rows a sheet.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Of the first row; the next ones count up.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. (default: the best there is)")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16. (default: the fastest, by trying)")
-    ] = None,
+    device: Device = None,
+    dtype: Dtype = "auto",
     run_code: RunCode = False,
 ) -> None:
     """Draw a sheet to judge blind: targets down, methods across under letters that only the key explains.

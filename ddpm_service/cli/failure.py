@@ -25,12 +25,14 @@ def told_in_a_line(command: str) -> Iterator[None]:
     except BrokenPipeError:
         raise  # who reads has read enough: nothing is to be told
     except _tellable() as error:
-        typer.echo(f"{command}: {_words(error)}", err=True)
+        typer.echo(f"{command}: {in_words(error)}", err=True)
         raise typer.Exit(1) from error
 
 
-def _words(error: Exception) -> str:
+def in_words(error: Exception) -> str:
     """Say what happened to which file, without the system's number for it."""
+    if isinstance(error, FileExistsError):
+        return f"{error.filename}: it is there already, and is no folder"
     if isinstance(error, OSError) and error.strerror is not None:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return str(error)

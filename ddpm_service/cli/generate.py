@@ -26,6 +26,7 @@ from ddpm_api import (
     WarningEvent,
     parse_json,
 )
+from ddpm_service.cli.choices import between
 from ddpm_service.cli.failure import told_in_a_line
 from ddpm_service.cli.pictures import folder_for, picture_format, read_picture
 from ddpm_service.client import DEFAULT_MODEL, Client
@@ -60,9 +61,7 @@ def generate(
     face: Annotated[int | None, typer.Option(help="Which of the faces found. (default: the largest)")] = None,
     best_of: Annotated[int | None, typer.Option(help="Make so many, keep the best. (default: all)")] = None,
     output_format: Annotated[OutputFormat | None, typer.Option(help="File format. (default: png)")] = None,
-    size: Annotated[
-        int | None, typer.Option(min=16, max=2048, help="Enlarge the faces smoothly to this side, as PNG.")
-    ] = None,
+    size: Annotated[int | None, between(16, 2048, help="enlarge the faces smoothly to this side, as PNG.")] = None,
     url: Annotated[str, typer.Option(help="The service's address.")] = "http://127.0.0.1:8000",
     token: Annotated[str | None, typer.Option(envvar="DDPM_TOKEN", help="Its API token.")] = None,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ddpm_service.cli.choices import Domain, PredictionType, Schedule
+from ddpm_service.cli.choices import Domain, PredictionType, Schedule, between
 from ddpm_service.cli.failure import told_in_a_line
 
 
@@ -19,9 +19,7 @@ def import_(
     name: Annotated[str | None, typer.Option(help="The model's name. (default: from --out)")] = None,
     version: Annotated[str | None, typer.Option(help="Its version. (default: from --out)")] = None,
     domain: Annotated[Domain, typer.Option(help="What it makes: how selfies are aligned.")] = Domain.ANY,
-    image_size: Annotated[
-        int | None, typer.Option(min=8, max=2048, help="Side in pixels. (default: as the source says)")
-    ] = None,
+    image_size: Annotated[int | None, between(8, 2048, help="side in pixels. (default: as the source says)")] = None,
     prediction_type: Annotated[
         PredictionType | None, typer.Option(help="What the network predicts. (default: as the source says)")
     ] = None,

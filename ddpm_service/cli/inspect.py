@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +14,12 @@ from rich.table import Table
 
 from ddpm_service.cli.failure import told_in_a_line
 
+_SHOWN = {"human_face": "human faces", "cat_face": "faces of cats", "any": "anything"}
+
 
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="The model: a folder with bundle.json.")],
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All that is known, for programs.")] = False,
 ) -> None:
     """Say what a model is, and check that its files are whole and fit together. Code that it brings is not run.
 
@@ -41,8 +45,52 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
-    table = Table(show_header=False, box=None)
-    for key, value in facts.items():
-        if value not in ({}, [], None):
-            table.add_row(key, f"{value:,}" if isinstance(value, int) else str(value))
-    Console().print(table)
+    typer.echo(f"{facts['name']} {facts['version']}: {_SHOWN[facts['domain']]}, {facts['image_size']} px\n")
+    table = Table("", "", show_header=False, box=None, pad_edge=False)
+    for name, words in _page(facts):
+        table.add_row(name, words)
+    Console(highlight=False, markup=False).print(table)
+
+
+def _page(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a user asks of a model, a line each."""
+    seen, statistics = facts["provenance"], facts["statistics"]
+    yield "terms", seen.get("terms") or "not said"
+    kind = facts["own_code"] or facts["network_class"] or "of an unknown class"
+    blocks = f", on blocks of {facts['patch']} × {facts['patch']} pixels" if facts["patch"] > 1 else ""
+    bands = ", on bands" if facts.get("bands") else ""
+    averaged = "averaged" if facts["weights"] == "ema" else "raw"
+    yield "network", f"{kind}: {facts['parameters']:,} {averaged} weights{blocks}{bands}"
+    schedule = f"{facts['schedule']} schedule, {facts['levels']:,} levels"
+    yield "diffusion", f"predicts {facts['prediction_type'].removesuffix('_prediction')}; {schedule}"
+    yield "sampling", f"{facts['defaults']['num_inference_steps']} network calls unless said; guided ones take fewer"
+    if guide := facts.get("guide"):
+        yield "guide", f"a worse network pushes by {guide['weight']:g} where σ₂₅₆ is {_range(guide['interval'])}"
+    if gate := statistics.get("gate"):
+        yield "gate", f"strange pictures are told by {gate['source']}"
+    if "source" in seen:
+        yield "source", " ".join(filter(None, [seen["source"], seen.get("revision")]))
+    if "training_images" in seen:
+        yield (
+            "trained on",
+            f"{seen['training_images']:,} images of {seen['data']}, {seen['held_back_images']:,} held back",
+        )
+        spent = timedelta(seconds=seen["seconds"])
+        yield "training", f"{seen['images_seen']:,} images seen in {seen['steps']:,} steps, {spent} hours"
+    if "init" in seen:
+        yield "begun with", seen["init"]
+    if facts["figures"]:
+        yield "figures", ", ".join(f"{key} {value}" for key, value in _flat(facts["figures"]))
+    yield "files", "whole: all checksums fit" if facts["checksums"] == "ok" else "no checksums are given"
+
+
+def _range(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:g} to {interval[1]:g}"
+
+
+def _flat(figures: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{key} {inner}", each) for inner, each in _flat(value))
+        else:
+            yield key, value

@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from ddpm_service.archive import read_manifest
+from ddpm_service.archive import read_manifest, unpacked_manifest
 from ddpm_service.cli.failure import told_in_a_line
 from ddpm_service.errors import ServiceError
 from ddpm_service.torchserve import desired
@@ -69,19 +69,43 @@ def describe(name: Name, config: Config = _CONFIG) -> None:
 def register(
     archive: Annotated[str, typer.Argument(help="A file of the model store; it names its model and version.")],
     default: Annotated[bool, typer.Option("--default", help="Let it answer when no version is named.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the place of what is served by its name and version.")
+    ] = False,
     models: Models = _MODELS,
     config: Config = _CONFIG,
 ) -> None:
     """Add a version: it is loaded and makes an image before it is written into models.yaml.
 
+    What it replaces ends its running requests and goes first; meanwhile the version answers nobody.
+
     Example: ddpm models register faces-64_0.2.mar --default
     """
-
-    def change(wanted: Desired) -> Desired:
+    command = "ddpm models register"
+    with told_in_a_line(command):
         manifest = read_manifest(TorchServe(config).model_store / archive)
-        return wanted.with_version(manifest["name"], manifest["version"], archive, default=default)
+        name, version = manifest["name"], manifest["version"]
+        other = _other_model(name, version, manifest, archive, config)
+        if other and not replace:
+            raise ServiceError(
+                f"{name} {version} is served already, by {other}; --replace puts {archive} in its place, and "
+                "`ddpm export --version` makes one of another version"
+            )
+    if other:
+        _change(command, lambda wanted: wanted.without(name, version), models, config)
+    _change(command, lambda wanted: wanted.with_version(name, version, archive, default=default), models, config)
 
-    _change("ddpm models register", change, models, config)
+
+def _other_model(name: str, version: str, manifest: dict[str, Any], archive: str, config: Path) -> str | None:
+    """Say what else is served by a name and version than what an archive holds, if anything is."""
+    for served in Management(running(config).management_url).describe(name):
+        if served.version == version:
+            if served.archive != archive:
+                return served.archive
+            loaded = (unpacked_manifest(worker.pid) for worker in served.workers)
+            if any(each not in (None, manifest) for each in loaded):
+                return f"what {archive} held before"
+    return None
 
 
 @app.command()

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from ddpm_api import Mode, Sampler
+from ddpm_service.cli.choices import between
 from ddpm_service.cli.evaluate import Samplers, Steps, parse_cells
 from ddpm_service.cli.failure import told_in_a_line
-from ddpm_service.cli.run_code import RunCode
+from ddpm_service.cli.loading import Device, RunCode
 
 app = typer.Typer(
     help="Draw: schedule, forward, backward, losses, table, samples, copies.",
@@ -29,7 +30,6 @@ def _png(path: Path) -> Path:
 Out = Annotated[Path, typer.Option(help="The picture, PNG.", callback=_png)]
 Model = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The model: a folder with bundle.json.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the first picture.")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda. (default: the best there is)")]
 OneSampler = Annotated[Sampler, typer.Option(help="From noise to picture.")]
 Calls = Annotated[int | None, typer.Option(help="Network calls. (default: the model's own)")]
 
@@ -61,7 +61,7 @@ def schedule(
 def forward(
     image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Any picture; its middle square is used.")],
     out: Out,
-    size: Annotated[int, typer.Option(min=8, max=2048, help="Side in pixels.")] = 64,
+    size: Annotated[int, between(8, 2048, help="side in pixels.")] = 64,
 ) -> None:
     """Draw how noise takes a picture over, on the linear and on the cosine schedule.
 
@@ -80,7 +80,7 @@ def forward(
 def backward(
     bundle: Model,
     out: Out,
-    num_images: Annotated[int, typer.Option(min=1, max=16, help="How many, two rows each.")] = 3,
+    num_images: Annotated[int, between(1, 16, help="how many, two rows each.")] = 3,
     sampler: OneSampler = Sampler.DDPM,
     num_inference_steps: Calls = None,
     seed: Seed = 0,
@@ -157,7 +157,7 @@ def table(
 def samples(
     bundle: Model,
     out: Out,
-    num_images: Annotated[int, typer.Option(min=1, max=32, help="Pictures a row.")] = 8,
+    num_images: Annotated[int, between(1, 32, help="pictures a row.")] = 8,
     sampler: Samplers = "ddpm",
     num_inference_steps: Steps = None,
     seed: Seed = 0,

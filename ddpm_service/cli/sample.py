@@ -11,9 +11,9 @@ from PIL import Image
 
 from ddpm_api import Mode, Sampler, contact_sheet
 from ddpm_service.cli.failure import told_in_a_line
+from ddpm_service.cli.loading import Device, Dtype, RunCode
 from ddpm_service.cli.pictures import folder_for, picture_format, read_picture
 from ddpm_service.cli.progress import bars
-from ddpm_service.cli.run_code import RunCode
 
 
 def sample(
@@ -41,10 +41,8 @@ def sample(
     face_detector: Annotated[
         Path | None, typer.Option(help="A YuNet ONNX file to find faces with. (default: one beside the models)")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. (default: the best there is)")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16. (default: the fastest, by trying)")
-    ] = None,
+    device: Device = None,
+    dtype: Dtype = "auto",
     run_code: RunCode = False,
 ) -> None:
     """Sample a model and write PNGs, each with its seed and settings inside; print their paths.

@@ -8,15 +8,15 @@ from typing import Annotated
 
 import typer
 
-from ddpm_service.cli.choices import YUNET
+from ddpm_service.cli.choices import YUNET, between
 from ddpm_service.cli.failure import told_in_a_line
 
 
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen on; off loopback it wants tokens.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="PORT", help="HTTP: the page and the API.", min=0, max=65535)] = 8000,
-    grpc_port: Annotated[int, typer.Option(help="gRPC.", min=0, max=65535)] = 8001,
-    metrics_port: Annotated[int, typer.Option(help="Prometheus metrics.", min=0, max=65535)] = 8002,
+    port: Annotated[int, between(0, 65535, help="the page and the API, over HTTP.", envvar="PORT")] = 8000,
+    grpc_port: Annotated[int, between(0, 65535, help="for gRPC.")] = 8001,
+    metrics_port: Annotated[int, between(0, 65535, help="for Prometheus.")] = 8002,
     metrics_host: Annotated[
         str, typer.Option(help="The address of the metrics, which want no token: one that only operators reach.")
     ] = "127.0.0.1",

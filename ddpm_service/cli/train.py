@@ -6,8 +6,10 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +17,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from ddpm_service.cli.choices import Domain
+from ddpm_service.cli.choices import Domain, between
 from ddpm_service.cli.extras import extra
+from ddpm_service.cli.failure import in_words
 
 Settings = Annotated[
     list[str] | None,
@@ -24,6 +27,8 @@ Settings = Annotated[
 ]
 MaxSteps = Annotated[int | None, typer.Option(min=1, help="Stop at this step; `ddpm resume` goes on.")]
 MaxMinutes = Annotated[float | None, typer.Option(min=0, help="Stop after so many minutes; `ddpm resume` goes on.")]
+
+_QUIET_SECONDS = 10.0  # between two lines of a log
 
 
 def prepare(
@@ -120,7 +125,7 @@ def export(
         Path | None,
         typer.Option(help="A worse model of the same kind to guide it. (default: what the run kept by guide_at)"),
     ] = None,
-    guide_weight: Annotated[float, typer.Option(min=1, max=3, help="How far the guide pushes.")] = 1.5,
+    guide_weight: Annotated[float, between(1, 3, help="how far the guide pushes.")] = 1.5,
     guide_interval: Annotated[
         tuple[float, float], typer.Option(help="Where it pushes: lowest and highest σ of a 256 px picture.")
     ] = (1, 60),
@@ -151,17 +156,19 @@ def _push(weight: float, interval: tuple[float, float]) -> Any:
 
 
 class _Figures:
-    """Shows the rows of a run's figures as a bar on a terminal; says in any case what is odd about the data."""
+    """Tells how a run goes: a bar on a terminal, elsewhere a line now and then; always what is odd about the data."""
 
     def __enter__(self) -> _Figures:
         self._bar = _progress()
         self._bar.start()
         self._task = self._bar.add_task("", total=None)
         self._latest: dict[str, float] = {}
+        self._line = ""
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+        self._say()
 
     def show(self, row: Mapping[str, Any]) -> None:
         """Take the first row, about the data, or a row of figures."""
@@ -172,6 +179,9 @@ class _Figures:
         names = {"loss": "loss", "validation_loss": "validation", "images_per_second": "images/s"}
         text = "  ".join(f"{name} {self._latest[key]:.4g}" for key, name in names.items() if key in self._latest)
         self._bar.update(self._task, completed=row["step"], description=text)
+        self._line = f"step {row['step']} of {self._end}  {text}{self._left(row['step'])}"
+        if time.monotonic() - self._said > _QUIET_SECONDS:
+            self._say()
 
     def _begin(self, row: Mapping[str, Any]) -> None:
         if row["dropped"]:
@@ -180,8 +190,21 @@ class _Figures:
             typer.echo(told(row["dropped"]), err=True)
         if row["data_changed"]:
             typer.echo("The data has changed since this run's last checkpoint.", err=True)
-        text = f"{row['training_images']} images, {row['held_back_images']} held back"
-        self._bar.update(self._task, completed=row["step"], total=row["steps"], description=text)
+        self._start, self._end, self._began = row["step"], row["steps"], time.monotonic()
+        self._line = f"{row['training_images']} images, {row['held_back_images']} held back"
+        self._bar.update(self._task, completed=self._start, total=self._end, description=self._line)
+        self._say()
+
+    def _left(self, step: int) -> str:
+        pace = (time.monotonic() - self._began) / max(1, step - self._start)
+        left = timedelta(seconds=round(pace * (self._end - step)))
+        return f"  {left} left" if left else ""
+
+    def _say(self) -> None:
+        """Where no bar is seen, say the newest line, each once."""
+        if self._bar.disable and self._line:
+            typer.echo(self._line, err=True)
+        self._line, self._said = "", time.monotonic()
 
 
 def _progress() -> Progress:
@@ -205,5 +228,5 @@ def _told(command: str, run: Path | None = None) -> Iterator[None]:
     except OSError as error:
         kept = run is not None and (run / "last").exists()
         hint = f"; the checkpoints in {run} are whole: `ddpm resume {run}` goes on" if kept else ""
-        typer.echo(f"{command}: {error}{hint}.", err=True)
+        typer.echo(f"{command}: {in_words(error)}{hint}.", err=True)
         raise typer.Exit(1) from error

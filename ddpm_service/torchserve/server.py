@@ -97,6 +97,9 @@ def read_properties(file: Path) -> dict[str, str]:
     """
     try:
         lines = file.read_text().splitlines()
+    except FileNotFoundError as error:
+        where = "run this where it lies, the folder that holds models.yaml too, or say where by --config"
+        raise TorchServeError(f"there is no {file} here: {where}") from error
     except OSError as error:
         raise TorchServeError(f"{file} cannot be read: {error.strerror}") from error
     pairs = (line.split("=", 1) for line in lines if "=" in line and not line.lstrip().startswith("#"))

@@ -22,7 +22,7 @@ RECIPE = {
     "image_size": 16,
     "batch": 8,
     "steps": 100_000,
-    "precision": "fp32",
+    "precision": "float32",
     "validation": 0.2,
     "validate_every": 100_000,
     "checkpoint_every": 10,

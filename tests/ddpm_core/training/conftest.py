@@ -18,7 +18,7 @@ SETTINGS = {
     "warmup": 2,
     "learning_rate": 2e-3,
     "validation": 0.2,
-    "precision": "fp32",
+    "precision": "float32",
     "log_every": 1,
     "validate_every": 4,
     "sample_every": 0,

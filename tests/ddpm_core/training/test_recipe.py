@@ -6,10 +6,11 @@ import yaml
 
 from ddpm_core.denoiser import Prediction
 from ddpm_core.errors import InvalidInput
+from ddpm_core.precision import Precision
 from ddpm_core.training import recipe as recipes
 from ddpm_core.training.machine import can_compile, precision_for
 from ddpm_core.training.networks import build
-from ddpm_core.training.recipe import Decay, Loss, Precision, Recipe, Schedule
+from ddpm_core.training.recipe import Decay, Loss, Recipe, Schedule
 
 RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.yaml"))
 
@@ -118,10 +119,15 @@ def test_the_embedded_model_fits_into_20_mib_of_16_bit_weights():
     assert sum(parameter.numel() for parameter in network.parameters()) * 2 <= 20 * 2**20
 
 
-def test_fp16_without_a_gpu_is_refused_with_what_is_possible():
-    with pytest.raises(InvalidInput, match="fp16 needs a GPU") as caught:
-        precision_for(Precision.FP16, torch.device("cpu"))
-    assert caught.value.allowed == "auto, bf16, fp32"
+def test_float16_without_a_gpu_is_refused_with_what_is_possible():
+    with pytest.raises(InvalidInput, match="float16 needs a GPU") as caught:
+        precision_for(Precision.FLOAT16, torch.device("cpu"))
+    assert caught.value.allowed == "auto, bfloat16, float32"
+
+
+@pytest.mark.parametrize("word", ["float32", "fp32"])
+def test_precision_has_the_names_of_torch_and_knows_those_of_accelerate(word):
+    assert recipes.read(None, [f"precision={word}"]).precision is Precision.FLOAT32
 
 
 def test_compiling_needs_a_compiler_and_the_headers_of_python(tmp_path, monkeypatch):
@@ -140,5 +146,5 @@ def test_compiling_needs_a_compiler_and_the_headers_of_python(tmp_path, monkeypa
 
 
 def test_auto_is_a_precision_that_the_machine_has():
-    assert precision_for(Precision.AUTO, torch.device("cpu")) in (Precision.BF16, Precision.FP32)
-    assert precision_for(Precision.FP32, torch.device("cpu")) is Precision.FP32
+    assert precision_for(Precision.AUTO, torch.device("cpu")) in (Precision.BFLOAT16, Precision.FLOAT32)
+    assert precision_for(Precision.FLOAT32, torch.device("cpu")) is Precision.FLOAT32

@@ -341,9 +341,9 @@ def test_unusable_data_leaves_no_run_behind(tmp_path, tiny):
 
 
 def test_runs_of_one_process_may_differ_in_precision(pictures, tmp_path, tiny):
-    for precision in ("fp32", "bf16"):
+    for precision in ("float32", "bfloat16"):
         run.train(pictures, tmp_path / precision, tiny(precision=precision, steps=1))
-    losses = [read_metrics(tmp_path / precision)[0]["loss"] for precision in ("fp32", "bf16")]
+    losses = [read_metrics(tmp_path / precision)[0]["loss"] for precision in ("float32", "bfloat16")]
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
 

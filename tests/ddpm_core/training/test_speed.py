@@ -12,7 +12,7 @@ def test_both_loops_train_the_recipes_network():
         "layers_per_block": 1,
         "attention_head_dim": 8,
     }
-    recipe = change(Recipe(), {"network": network, "image_size": 16, "patch": 2, "batch": 4, "precision": "fp32"})
+    recipe = change(Recipe(), {"network": network, "image_size": 16, "patch": 2, "batch": 4, "precision": "float32"})
     speed = compare(recipe, repeats=1)
     assert speed.ours > 0
     assert speed.plain > 0

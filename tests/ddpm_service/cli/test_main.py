@@ -65,6 +65,20 @@ def test_version_and_short_help(words: list[str], said: str) -> None:
     assert done.stdout.lstrip().startswith(said)
 
 
+def test_a_number_outside_its_limits_is_told_with_both() -> None:
+    done = CliRunner().invoke(app, ["generate", "--size", "9", "--out", "x"])
+    assert done.exit_code == 2
+    assert "9 is not in 16..2048." in done.stderr
+
+
+def test_models_outside_their_folder_says_where_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["models", "list"])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("ddpm models list: there is no config.properties here: run this where it lies")
+    assert "--config" in done.stderr
+
+
 def test_a_reader_that_has_read_enough_is_told_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BrokenPipeError), told_in_a_line("ddpm sample"):
         raise BrokenPipeError(32, "Broken pipe")

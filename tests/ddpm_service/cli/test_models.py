@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from typer.testing import CliRunner
 from ddpm_service.cli import app
 from ddpm_service.torchserve import converge, leave
 from ddpm_service.torchserve.desired import applying, load
+from ddpm_service.torchserve.management import Worker
 from tests.ddpm_service.torchserve.memory import Memory, write_archive
 
 
@@ -46,6 +50,28 @@ def test_what_an_interrupted_register_left_behind_is_no_business_of_the_service(
     assert registered.exit_code == 0, registered.stderr
     assert registered.stderr.splitlines()[-1] == "a 1.1: removed"
     assert list(torchserve.versions) == list(load(tmp_path / "models.yaml").models["a"].versions) == ["1.0", "1.2"]
+
+
+def test_what_is_served_gives_way_to_another_archive_only_when_told(
+    torchserve: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leave, "_LONGEST_SECONDS", 0)
+    here = Worker("READY", os.getpid(), 0)  # this process stands for the worker: its folder holds what was loaded
+    torchserve.versions["1.0"] = replace(torchserve.versions["1.0"], workers=(here,))
+    loaded = {"name": "a", "version": "1.0", "checksums": {"unet/config.json": "0"}}
+    (tmp_path / "loaded" / "bundle").mkdir(parents=True)
+    (tmp_path / "loaded" / "bundle" / "bundle.json").write_text(json.dumps(loaded))
+    monkeypatch.chdir(tmp_path / "loaded")
+    write_archive(tmp_path / "model_store", "1.0")
+
+    refused = ddpm_models(tmp_path, "register", "a_1.0.mar")
+    replaced = ddpm_models(tmp_path, "register", "a_1.0.mar", "--replace")
+
+    assert refused.exit_code == 1
+    assert "a 1.0 is served already, by what a_1.0.mar held before; --replace puts" in refused.stderr
+    assert replaced.exit_code == 0, replaced.stderr
+    assert "a 1.0: registered a_1.0.mar" in replaced.stderr
+    assert load(tmp_path / "models.yaml").models["a"].default == "1.0"
 
 
 def test_a_service_that_never_takes_a_version_away_is_not_waited_for_for_ever(

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ RECIPE = {
     "image_size": 16,
     "batch": 4,
     "steps": 4,
-    "precision": "fp32",
+    "precision": "float32",
     "validation": 0.3,
     "checkpoint_every": 2,
     "sample_every": 0,
@@ -66,7 +67,7 @@ def test_a_model_has_the_name_and_the_terms_of_its_owner_not_of_the_recipe(pictu
 def test_pictures_become_a_run_which_is_resumed(pictures, recipe, tmp_path):
     out = tmp_path / "run"
     first = ddpm("train", pictures, "--out", out, "--recipe", recipe, "--set", "batch=2", "--max-steps", 2)
-    assert (first.exit_code, first.stdout, first.stderr) == (0, f"{out / 'last'}\n", "")
+    assert (first.exit_code, first.stdout) == (0, f"{out / 'last'}\n")
     assert (out / "last").resolve().name == "step-00000002"
     second = ddpm("resume", out)
     assert (second.exit_code, second.stdout) == (0, f"{out / 'last'}\n")
@@ -87,6 +88,8 @@ def test_pictures_become_a_run_which_is_resumed(pictures, recipe, tmp_path):
             "ddpm export: --guide-interval 60 1 must be two numbers of 0 or more, the lower one first.",
         ),
         (["resume", "nowhere"], "ddpm resume: There is no run in nowhere"),
+        (["train", "nowhere", "--out", "/proc/x"], "ddpm train: /proc/x: No such file or directory."),
+        (["export", "nowhere", "--out", "/proc/x"], "ddpm export: nowhere is not a usable bundle"),
         (["prepare", "nowhere", "--out", "out"], "ddpm prepare: There is no folder, zip or list nowhere."),
     ],
 )
@@ -97,6 +100,18 @@ def test_a_failure_is_one_clear_line_on_standard_error_and_exit_code_1(arguments
     assert says in result.stderr
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_in_a_pipe_a_run_tells_its_way_in_lines_up_to_where_it_is_to_stop(pictures, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("ddpm_service.cli.train._QUIET_SECONDS", -1)
+    told = ddpm(
+        "train", pictures, "--out", tmp_path / "run", "--recipe", recipe, "--set", "log_every=1", "--max-steps", 2
+    )
+    about, first, last = told.stderr.splitlines()
+    assert about == "9 images, 3 held back"
+    assert first.startswith("step 1 of 2  loss ")
+    assert first.endswith(" left") or "left" not in first  # less than a second is left
+    assert last.startswith("step 2 of 2  loss ")
 
 
 def test_wrong_usage_is_exit_code_2():
@@ -132,7 +147,7 @@ def test_a_write_that_fails_points_to_the_checkpoints_where_there_are_some(pictu
     with monkeypatch.context() as patched:
         patched.setattr("ddpm_core.training.checkpoint.save", full)
         result = ddpm("train", pictures, "--out", out, "--recipe", recipe)
-        assert (result.exit_code, result.stderr) == (1, "ddpm train: No space left on device.\n")
+        assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, "ddpm train: No space left on device.")
     ddpm("resume", out, "--max-steps", 2)
     monkeypatch.setattr("ddpm_core.training.checkpoint.save", full)
     result = ddpm("resume", out)

@@ -1,4 +1,4 @@
-"""The option by which a model's own code is run."""
+"""The options by which commands load a model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+Device = Annotated[str | None, typer.Option(help="cpu or cuda. (default: the best there is)")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16; auto is the fastest, by trying.")]
 RunCode = Annotated[
     bool,
     typer.Option(
