@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # What would train for days, or run for ever, is cut short or tested by the fixtures below.
-CUT_SHORT = {"ddpm train": " --max-steps 1 --set batch=4 --set compile=false", "ddpm resume": " --max-steps 2"}
+CUT_SHORT = {"ddpm train": " --max-steps 1 --set steps=2 --set batch=4 --set compile=false"}
 SERVERS = ("make run", "torchserve --start")
 
 
@@ -46,9 +47,14 @@ def shortened(command: str) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository as a newcomer has it, where what the commands write does no harm."""
     folder = tmp_path_factory.mktemp("newcomer")
+    own = ("models", "models.yaml", "model_store")
     for path in ROOT.iterdir():
-        if path.name not in ("runs", "faces", "me.jpg", "photos"):
+        if path.name not in ("runs", "faces", "mine", "me.jpg", "photos", *own):
             (folder / path.name).symlink_to(path)
+    (folder / "models").mkdir()
+    (folder / "models" / "faces-64").symlink_to(ROOT / "models" / "faces-64")
+    (folder / "model_store").mkdir()
+    shutil.copy(ROOT / "models.yaml", folder)
     Image.fromarray(skimage.data.astronaut()).save(folder / "me.jpg")
     (folder / "photos").mkdir()
     for i, patch in enumerate(patches(skimage.data.astronaut())):
@@ -78,13 +84,13 @@ def wait_until(url: str, process: subprocess.Popen[bytes], said: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[bytes]]:
+def running(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[bytes]]:
     """`make run`, ready; at the end Ctrl-C must leave nothing of it."""
     check_free(8000)
     said = tmp_path_factory.mktemp("run") / "said"
     with said.open("wb") as file:
         process = subprocess.Popen(
-            ["make", "run"], cwd=ROOT, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True
+            ["make", "run"], cwd=folder, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True
         )
     try:
         wait_until("http://127.0.0.1:8000/readyz", process, said)
@@ -164,8 +170,8 @@ def test_a_command_of_the_readme_works(command: str, folder: Path) -> None:
     elif command.startswith("curl"):
         assert '"error"' not in out
         assert "b64_json" in out
-    elif "generate" in command:
-        assert (folder / "faces" / "sheet.png").is_file()
+    elif match := re.search(r"ddpm generate .*--out (\S+)", command):
+        assert (folder / match[1] / "sheet.png").is_file()
 
 
 @pytest.mark.usefixtures("running")
