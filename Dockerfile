@@ -1,7 +1,8 @@
 # ddpm serve on CPU or GPU nodes: only the build of torch differs (TORCH_INDEX).
 #   CPU   docker build --tag ddpm-lookalike:0.1.0 .
 #   CUDA  docker build --tag ddpm-lookalike:0.1.0-cuda --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
-# Only what serving needs is inside; --build-arg EXTRA=train adds what training needs, for an image of the training job.
+#   older drivers          …:0.1.0-cuda12 … TORCH_INDEX=https://download.pytorch.org/whl/cu126 (docs/operations.md, Drivers)
+# Only what serving needs is inside; --build-arg EXTRA=train adds what training needs, a compiler among it.
 # A pip.conf of one's own (mirror, certificate) is lent to the build and stays out of it: --secret id=pip_conf,src=pip.conf
 
 FROM docker.io/library/debian:bookworm-slim AS base
@@ -59,12 +60,24 @@ RUN mkdir -p /app/handlers \
 
 
 FROM base
+# torch.compile writes C and C++, and without a compiler and Python's headers it stays off.
+ARG EXTRA=
+# hadolint ignore=DL3008
+RUN if [ "${EXTRA}" = train ]; then \
+        apt-get update \
+        && apt-get install --yes --no-install-recommends g++ python3-dev \
+        && rm -rf /var/lib/apt/lists/* /var/cache/apt/*; \
+    fi
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin ddpm
 COPY --from=build /opt/ddpm /opt/ddpm
 COPY --from=build /app /app
 WORKDIR /app
 # All that libraries keep lies under HOME, and /tmp is the one place that may be written. Nothing is fetched at run time.
-ENV PATH=/opt/ddpm/bin:/usr/local/bin:/usr/bin:/bin \
+# GKE and Cloud Run mount the driver at /usr/local/nvidia; elsewhere the container toolkit puts it where the system looks.
+# Memory of a GPU in segments that grow: batches of many sizes leave no gaps that fit nobody.
+ENV PATH=/opt/ddpm/bin:/usr/local/nvidia/bin:/usr/local/bin:/usr/bin:/bin \
+    LD_LIBRARY_PATH=/usr/local/nvidia/lib64 \
+    PYTORCH_ALLOC_CONF=expandable_segments:True \
     HOME=/tmp \
     PYTHONUNBUFFERED=1 \
     HF_HUB_OFFLINE=1 \

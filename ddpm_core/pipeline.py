@@ -228,6 +228,8 @@ def _device(name: str | None) -> torch.device:
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(1, device=device)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)  # what waits for "the" GPU waits for this one: timings, to begin with
     except (RuntimeError, AssertionError, NotImplementedError):
         here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
         allowed = ", ".join(here)

@@ -17,6 +17,7 @@ from ddpm_core.pace import measure_guide_cost, measure_max_rows
 from ddpm_core.pipeline import Pipeline
 from ddpm_core.plan import make_plan
 from handlers.cores import available_cores
+from handlers.gpu import device_for, see_given_gpus
 from handlers.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -38,11 +39,12 @@ def load_engine(bundle: Path, gpu: int | None, settings: Settings) -> tuple[Pipe
     """
     begin = time.monotonic()
     torch.set_num_threads(available_cores())
-    device = "cpu" if gpu is None or not torch.cuda.is_available() else f"cuda:{gpu}"
+    see_given_gpus()
+    device = device_for(gpu, required=settings.require_gpu)
     detector = os.environ.get(FACE_DETECTOR)
     try:
         # Whoever registers an archive has its code run, the handler's own to begin with.
-        pipeline = load(bundle, device=device, face_detector=Path(detector) if detector else None, run_code=True)
+        pipeline = load(bundle, device=str(device), face_detector=Path(detector) if detector else None, run_code=True)
     except (ValueError, OSError) as error:
         raise RuntimeError(" ".join(str(error).split())) from None
     denoiser = pipeline.denoiser

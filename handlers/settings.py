@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 MAX_OPEN = "DDPM_MAX_OPEN"
 """Environment variable: the engine's capacity, the front door's limit too."""
+REQUIRE_GPU = "DDPM_REQUIRE_GPU"
+"""Environment variable: 1 where a worker must not serve on a CPU."""
 
 
 class Settings(BaseModel):
@@ -23,10 +25,11 @@ class Settings(BaseModel):
     grpc_seconds: float = Field(60.0, gt=0, description="how long such a call may last; below responseTimeout")
     tick_seconds: float = Field(0.03, gt=0, description="a call makes the ticks that begin within this time, or one")
     idle_seconds: float = Field(2.0, gt=0, description="requests that no call asks for during this time are dropped")
+    require_gpu: bool = Field(False, description="whether a worker without a GPU refuses to load")
 
 
 def read_settings(section: Mapping[str, Any] | None, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Check and take the section as it was parsed, and the capacity from the environment where it is set there.
+    """Check and take the section as it was parsed, and what the environment sets: the capacity, and `require_gpu`.
 
     Raises:
         ValueError: a name that is not known, or a value that is not possible, in one line.
@@ -35,6 +38,9 @@ def read_settings(section: Mapping[str, Any] | None, environment: Mapping[str, s
     if MAX_OPEN in environment:
         text = environment[MAX_OPEN]
         given["capacity"] = int(text) if text.isdecimal() else text
+    if REQUIRE_GPU in environment:
+        text = environment[REQUIRE_GPU]
+        given["require_gpu"] = {"0": False, "1": True}.get(text, text)
     try:
         return Settings.model_validate(given)
     except ValidationError as problem:

@@ -20,7 +20,7 @@ from ddpm_service.torchserve import desired
 from ddpm_service.torchserve.server import read_properties
 
 ROOT = Path(__file__).parents[1]
-CPU, CUDA = "https://download.pytorch.org/whl/cpu", "https://download.pytorch.org/whl/cu130"
+CPU, CUDA, CUDA_12 = (f"https://download.pytorch.org/whl/{build}" for build in ("cpu", "cu130", "cu126"))
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -99,15 +99,31 @@ def test_home_is_the_one_place_that_may_be_written() -> None:
     assert not given("VOLUME")
 
 
+def test_a_driver_is_found_where_clusters_mount_it_and_gpu_memory_grows_in_segments() -> None:
+    environment = dict(pair.split("=", 1) for pair in " ".join(rest for _, rest in last_stage()).split() if "=" in pair)
+    assert environment["PATH"].split(":")[:2] == ["/opt/ddpm/bin", "/usr/local/nvidia/bin"]
+    assert environment["LD_LIBRARY_PATH"] == "/usr/local/nvidia/lib64"
+    assert environment["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    assert set(environment["NVIDIA_DRIVER_CAPABILITIES"].split(",")) == {"compute", "utility"}  # CUDA, nvidia-smi
+
+
+def test_the_image_for_training_alone_has_a_compiler() -> None:
+    command = "rm() { :; }; " + command_with("python3-dev").replace("apt-get", "echo")
+    assert {"g++", "python3-dev"} <= set(shell(command, EXTRA="train"))
+    assert shell(command, EXTRA="") == []
+
+
 def test_no_secret_is_named_but_those_lent_to_a_step() -> None:
     named = " ".join(given("ARG") + given("ENV") + given("COPY") + given("ADD"))
     assert not re.search(r"token|secret|passw|key|pip\.conf", named, re.IGNORECASE)
 
 
-@pytest.mark.parametrize(("index", "told"), [(CPU, ["--index-url", CPU]), (CUDA, ["--index-url", CUDA]), ("", [])])
+@pytest.mark.parametrize(
+    ("index", "told"), [*((index, ["--index-url", index]) for index in (CPU, CUDA, CUDA_12)), ("", [])]
+)
 def test_only_the_build_of_torch_differs_between_cpu_and_cuda(index: str, told: list[str]) -> None:
     said = shell(command_with(" torch"), TORCH_INDEX=index)
-    assert [word for word in said if "index" in word or "://" in word] == told
+    assert [word for word in said if "index" in word or "://" in word] == (["--index-url", index] if index else [])
     assert said[-1] == "torch"
     assert f"TORCH_INDEX={CPU}" in given("ARG")
     assert sum("TORCH_INDEX" in rest for rest in given("RUN")) == 1

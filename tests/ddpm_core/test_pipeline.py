@@ -96,3 +96,21 @@ def test_a_device_that_is_not_here_is_told_with_those_that_are(toy: Path, device
     with pytest.raises(InvalidInput, match=r"there is: cpu") as refused:
         load(toy, device=device)
     assert refused.value.field == "device"
+
+
+def test_a_gpu_is_the_current_one_before_a_network_is_read_and_timed(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Read(Exception):
+        pass
+
+    def read(*_: object, **__: object) -> None:
+        raise Read
+
+    happened: list[object] = []
+    monkeypatch.setattr("torch.empty", lambda size, device: None)  # it is here
+    monkeypatch.setattr("torch.cuda.set_device", happened.append)
+    monkeypatch.setattr("ddpm_core.bundle.Bundle.load_network", read)
+    with pytest.raises(Read):
+        load(toy, device="cuda:1")
+    assert happened == [torch.device("cuda", 1)]

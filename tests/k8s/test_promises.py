@@ -13,6 +13,7 @@ from ddpm_service.gateway.settings import Settings
 from ddpm_service.torchserve import desired
 from ddpm_service.torchserve.guard import GRACE
 from ddpm_service.torchserve.server import read_properties
+from handlers.settings import read_settings
 from tests.k8s.pod import ROOT, Object, one, render
 
 SERVING = ("overlays/cpu", "overlays/gpu", "overlays/keda", "overlays/canary")
@@ -300,9 +301,17 @@ def test_gpu_pods_ask_for_a_gpu_and_go_where_there_are_some(folder):
         for each in of_kind(folder, kind):
             pod = each["spec"]["template"]["spec"]
             (container,) = pod["containers"]
-            assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+            assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"  # one: TorchServe has a worker a version
             assert pod["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
             assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+
+
+@all_deployments
+def test_a_pod_that_is_promised_a_gpu_never_serves_without(folder, deployment):
+    environment = {each["name"]: each["value"] for each in serving(deployment).get("env", ())}
+    settings = read_settings(None, environment)
+    assert settings.require_gpu == ("nvidia.com/gpu" in serving(deployment)["resources"]["limits"])
+    Settings.read(environment)  # the front door lets it be
 
 
 def test_the_canary_is_a_second_deployment_with_a_share_of_the_requests():
@@ -364,7 +373,8 @@ def test_the_front_door_goes_by_the_names_of_its_ways_in():
 def test_cloud_run_asks_the_same_probes_and_drains_within_its_ten_seconds():
     template = yaml.safe_load((ROOT / "k8s/cloudrun/service.yaml").read_text())["spec"]["template"]
     (container,) = template["spec"]["containers"]
-    assert container["image"].endswith(f"/ddpm-lookalike:{VERSION}-cuda")
+    assert container["image"].endswith(f"/ddpm-lookalike:{VERSION}-cuda12")  # its driver is older than CUDA 13's
+    assert read_settings(None, {each["name"]: each["value"] for each in container["env"]}).require_gpu
     assert container["startupProbe"]["httpGet"] == {"path": "/readyz", "port": 8000}
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": 8000}
     assert container["startupProbe"]["periodSeconds"] * container["startupProbe"]["failureThreshold"] <= 240

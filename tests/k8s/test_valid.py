@@ -61,16 +61,26 @@ def test_custom_kinds_are_what_their_controllers_read(each):
     jsonschema.validate(each, json.loads((SCHEMAS / f"{each['kind']}.json").read_text()))
 
 
+def shown(folder: Path, blocks: list[str]) -> tuple[Object, ...]:
+    """What the operations page shows of an overlay of one's own, rendered."""
+    folder.mkdir()
+    text = "".join(blocks).replace("../k8s", os.path.relpath(ROOT / "k8s", folder.resolve()))
+    (folder / "kustomization.yaml").write_text(text)
+    return render(str(folder))
+
+
 def test_an_overlay_of_ones_own_renders_as_the_operations_page_shows_it(tmp_path):
-    (block,) = re.findall(r"```yaml\n(.+?)```", (ROOT / "docs/operations.md").read_text(), re.DOTALL)
-    (tmp_path / "kustomization.yaml").write_text(
-        block.replace("../k8s", os.path.relpath(ROOT / "k8s", tmp_path.resolve()))
-    )
-    objects = render(str(tmp_path))
+    own, other_nodes = re.findall(r"```yaml\n(.+?)```", (ROOT / "docs/operations.md").read_text(), re.DOTALL)
+    objects = shown(tmp_path / "mine", [own])
     assert {"Deployment", "PodMonitor", "PrometheusRule"} <= {each["kind"] for each in objects}
     pod = one(objects, "Deployment")["spec"]["template"]["spec"]
     images = {container["image"] for container in (*pod["containers"], *pod["initContainers"])}
     assert images == {"registry.example.com/ddpm-lookalike:0.1.0-cuda"}
+    assert "runtimeClassName" not in pod
+
+    pod = one(shown(tmp_path / "elsewhere", [own, other_nodes]), "Deployment")["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-l4"}
+    assert pod["runtimeClassName"] == "nvidia"
 
 
 def test_cloud_run_takes_its_service():
