@@ -1,8 +1,10 @@
-"""The client, against a real HTTP server."""
+"""Both clients, by the same tests, against a real HTTP server."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,48 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_api import ApiError, EndEvent, ImageEvent, Mode, ProgressEvent, QueuedEvent
-from ddpm_service.client import Client, RequestFailed, Unreachable
+from ddpm_api import ApiError, EndEvent, Event, ImageEvent, Mode, ProgressEvent, QueuedEvent, Result
+from ddpm_service.client import AsyncClient, Client, RequestFailed, Unreachable
 from ddpm_service.errors import ServiceError
 
 PHOTO = b"\xff\xd8 a photograph"
 
 
+class Awaited:
+    """`AsyncClient`, awaited at every call."""
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        self._loop = asyncio.Runner()
+        self._client = AsyncClient(url, token)
+
+    def __enter__(self) -> Awaited:
+        self._loop.run(self._client.__aenter__())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.run(self._client.__aexit__(None, None, None))
+        self._loop.close()
+
+    def generate(self, *image: Any, **fields: Any) -> Result:
+        return self._loop.run(self._client.generate(*image, **fields))
+
+    def stream(self, *image: Any, **fields: Any) -> Generator[Event, None, None]:
+        events = self._client.stream(*image, **fields)
+        try:
+            while event := self._loop.run(anext(events, None)):  # type: ignore[arg-type]
+                yield event
+        finally:
+            self._loop.run(events.aclose())
+
+
+@pytest.fixture(params=[Client, Awaited], ids=["waiting", "awaited"])
+def kind(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
 @pytest.fixture
-def client(service: Any) -> Any:
-    with Client(service.url) as client:
+def client(service: Any, kind: Any) -> Any:
+    with kind(service.url) as client:
         yield client
 
 
@@ -79,9 +113,9 @@ def test_model_and_version_are_the_path(client: Client, service: Any) -> None:
     assert service.paths == ["/predictions/good", "/predictions/good/1.0%2F%3Fx"]
 
 
-def test_events_are_asked_for_and_the_token_is_shown(client: Client, service: Any) -> None:
+def test_events_are_asked_for_and_the_token_is_shown(client: Client, service: Any, kind: Any) -> None:
     client.generate(model="good")
-    with Client(service.url + "/", token="secret") as authorised:
+    with kind(service.url + "/", token="secret") as authorised:
         authorised.generate(model="good")
     plain, signed = service.headers
     assert plain["Accept"] == signed["Accept"] == "application/x-ndjson"
@@ -155,23 +189,23 @@ def test_a_refusal_carries_the_whole_error(client: Client) -> None:
     assert (caught.value.error.field, caught.value.error.allowed) == ("image", "PNG, JPEG")
 
 
-def test_a_closed_port_is_unreachable() -> None:
+def test_a_closed_port_is_unreachable(kind: Any) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: refused, and nobody else's
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        with Client(url) as client, pytest.raises(Unreachable, match="cannot be reached") as caught:
+        with kind(url) as client, pytest.raises(Unreachable, match="cannot be reached") as caught:
             client.generate(model="good")
     assert caught.value.url.startswith(url)
 
 
 @pytest.mark.parametrize("url", ["", "nowhere", "ftp://127.0.0.1", "http://", "http://[::1"])
-def test_what_is_no_address_is_unreachable(url: str) -> None:
-    with Client(url) as client, pytest.raises(Unreachable):
+def test_what_is_no_address_is_unreachable(url: str, kind: Any) -> None:
+    with kind(url) as client, pytest.raises(Unreachable):
         client.generate(model="good")
 
 
-def test_a_token_that_cannot_be_sent_is_not_repeated() -> None:
-    with Client("http://127.0.0.1:1", token="my\nsecret") as client, pytest.raises(Unreachable) as caught:
+def test_a_token_that_cannot_be_sent_is_not_repeated(kind: Any) -> None:
+    with kind("http://127.0.0.1:1", token="my\nsecret") as client, pytest.raises(Unreachable) as caught:
         client.generate(model="good")
     assert "secret" not in str(caught.value)
 
@@ -208,3 +242,14 @@ def test_a_rate_limit_says_when_to_come_back(client: Client) -> None:
     with pytest.raises(RequestFailed) as caught:
         client.generate(PHOTO, model="limited")
     assert (caught.value.error.code, caught.value.error.retry_after) == ("rate_limited", 9)
+
+
+# --- many at once ---------------------------------------------------------------------------------------------------
+
+
+def test_many_are_asked_at_once_of_one_asynchronous_client(service: Any) -> None:
+    async def ask() -> list[Result]:
+        async with AsyncClient(service.url) as client:
+            return await asyncio.gather(*(client.generate(PHOTO, model="good") for _ in range(5)))
+
+    assert [len(result.images) for result in asyncio.run(ask())] == [2] * 5
