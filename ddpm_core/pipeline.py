@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ddpm_core.bundle import Bundle, read_bundle
-from ddpm_core.denoiser import Denoiser, fastest_dtype, make_ready
+from ddpm_core.denoiser import Denoiser, make_ready
+from ddpm_core.dtypes import choose_dtype
 from ddpm_core.errors import InvalidInput
 from ddpm_core.faces import FaceFinder, MadeImage, Target, pool_for
 from ddpm_core.faces.find import YUNET
@@ -187,7 +188,8 @@ def load(
     Args:
         path: its folder.
         device: `cuda` where there is one, else `cpu`, unless said.
-        dtype: `float32`, `bfloat16` or `float16`; `auto` is the fastest on this machine, found by trying.
+        dtype: `float32`, `bfloat16` or `float16`; `auto` is the fastest here that makes the same pictures
+            (`ddpm_core.dtypes`).
         face_detector: a YuNet ONNX file, which then finds human faces in place of OpenCV's cascades; unless said, the
             one that lies beside the models, such as models/face_detection_yunet_2023mar.onnx.
         run_code: run the code of a network that brings its own.
@@ -200,11 +202,8 @@ def load(
     finder = FaceFinder(bundle.manifest.domain, face_detector or _beside_models(bundle.path))
     where = _device(device)
     network = bundle.load_network(run_code=run_code)
-    if precision is Precision.AUTO:
-        format = fastest_dtype(network, torch.randn(2, *bundle.network_shape), where)
-    else:
-        format = getattr(torch, precision)
     guide = bundle.load_guide()
+    format = choose_dtype(bundle, network, guide, where) if precision is Precision.AUTO else getattr(torch, precision)
     denoiser = bundle.denoiser(
         make_ready(network, where, format),
         where,

@@ -38,7 +38,8 @@ CORE = {
     "ranking": {"denoiser", "gate", "guidance"},
     "pace": {"denoiser", "device", "timing"},
     "engine": {"denoiser", "device", "errors", "events", "pixels", "plan", "ranking", "room", "sampling"},
-    "pipeline": {"bundle", "denoiser", "errors", "faces", "gate", "pixels", "plan", "precision", "sampling"},
+    "dtypes": {"bundle", "denoiser", "device", "pixels", "plan", "sampling", "timing"},
+    "pipeline": {"bundle", "denoiser", "dtypes", "errors", "faces", "gate", "pixels", "plan", "precision", "sampling"},
 }
 """Module of the core → what of the core it may import. Training, evaluation and data may import all of it."""
 SUPPORT = {"training", "evaluation", "data", "importers"}
