@@ -33,6 +33,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 # No time of day is in an archive, so the same bundle and code make the same bytes.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 _CREATED_ON = "01/01/1980 00:00:00"
+# What an archive from elsewhere may hold, as any zip may that is read here (`ddpm_core/data/bounds.py`).
+MAX_BYTES = 64 * 2**20  # of what is read of it here
+MAX_MEMBERS = 5_000_000
+MAX_RATIO = 100
 
 
 class ArchiveError(ServiceError):
@@ -88,14 +92,16 @@ def read_manifest(archive: Path) -> dict[str, Any]:
     """Return the `bundle.json` of an archive; nothing is unpacked and torch is not needed.
 
     Raises:
-        ArchiveError: the file is missing, not a zip, or carries no `bundle.json`.
+        ArchiveError: the file is missing, not a zip, unpacks to very much, or carries no `bundle.json`.
     """
     try:
         with zipfile.ZipFile(archive) as file:
-            description = json.loads(file.read(f"{BUNDLE}/bundle.json"))
+            _check_bounds(file, archive.stat().st_size)
+            with file.open(f"{BUNDLE}/bundle.json") as member:
+                description = json.loads(member.read(MAX_BYTES))
     except FileNotFoundError:
         raise ArchiveError(f"{archive} does not exist") from None
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+    except Exception as error:  # of a damaged or encrypted member each decompressor says it in its own way
         raise ArchiveError(f"{archive} is not an archive made by `ddpm pack`: {error}") from error
     return _checked(description, f"{archive}: {BUNDLE}/bundle.json")
 
@@ -109,13 +115,22 @@ def unpacked_manifest(worker: int) -> dict[str, Any] | None:
     return described if isinstance(described, dict) else None
 
 
+def _check_bounds(file: zipfile.ZipFile, size: int) -> None:
+    """Refuse an archive of so many bytes that unpacks to very much, as TorchServe does without looking."""
+    members = file.infolist()
+    if len(members) > MAX_MEMBERS or sum(member.compress_size for member in members) > size:
+        raise ArchiveError("it has more members than there can be")
+    if sum(member.file_size for member in members) > max(MAX_BYTES, MAX_RATIO * size):
+        raise ArchiveError(f"it unpacks to more than {MAX_RATIO} times its size")
+
+
 def _read_bundle(bundle: Path) -> dict[str, Any]:
     for part in ("bundle.json", "unet", "scheduler"):
         if not (bundle / part).exists():
             raise ArchiveError(f"{bundle} is not a bundle: it has no {part}")
     try:
         description = json.loads((bundle / "bundle.json").read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArchiveError(f"{bundle / 'bundle.json'} is not JSON: {error}") from error
     return _checked(description, str(bundle / "bundle.json"))
 

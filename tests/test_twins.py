@@ -14,11 +14,13 @@ from ddpm_api import GenerateRequest, Mode, OutputFormat, Sampler
 from ddpm_api import fields as words
 from ddpm_api import request as contract
 from ddpm_core import plan, sampling
+from ddpm_core.data import bounds as zips
 from ddpm_core.denoiser import Prediction
 from ddpm_core.domain import Domain
 from ddpm_core.faces import CONTENT_TYPES, find
 from ddpm_core.faces.align import ALIGN_ALLOWED
 from ddpm_core.training import recipe
+from ddpm_service import archive
 from ddpm_service.cli import choices
 from ddpm_service.gateway.settings import Settings as DoorSettings
 from ddpm_service.torchserve.server import read_properties
@@ -77,3 +79,8 @@ def test_the_page_stops_where_the_modes_are() -> None:
     line = next(line for line in script.splitlines() if line.startswith("const STOPS"))
     stops = {name: int(place) / 100 for place, name in re.findall(r"\[(\d+), \"(\w+)\"\]", line)}
     assert stops == {str(mode): place for mode, place in plan.RESEMBLANCE.items()}
+
+
+def test_an_archive_may_hold_what_any_zip_may() -> None:
+    names = ("MAX_BYTES", "MAX_MEMBERS", "MAX_RATIO")
+    assert [getattr(archive, name) for name in names] == [getattr(zips, name) for name in names]

@@ -37,7 +37,7 @@ def read_json(path: Path) -> dict[str, Any]:
     file = existing(path)
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise broken(path.parent, f"{path.name} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise broken(path.parent, f"{path.name} must hold a JSON object")

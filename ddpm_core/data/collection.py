@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from ddpm_core.data.bounds import MAX_BYTES, check_zip
 from ddpm_core.data.left_out import (
     HIDDEN,
     LINKED_AGAIN,
@@ -26,10 +27,6 @@ SUFFIXES = frozenset(
 )
 _FIRST_BYTES = 64
 
-
-MAX_BYTES = 64 * 2**20
-"""Of one picture, wherever it comes from."""
-MAX_MEMBERS = 5_000_000
 # What unpacks piece by piece; others make gigabytes of a few bytes at once.
 _BOUNDED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
@@ -82,8 +79,7 @@ class _Zip:
 
     def __init__(self, path: Path) -> None:
         self._zip = zipfile.ZipFile(path)
-        if len(self._zip.filelist) > MAX_MEMBERS:
-            raise OSError(f"it has {len(self._zip.filelist)} members, and at most {MAX_MEMBERS} are taken")
+        check_zip(self._zip, path.stat().st_size)
         members = [name for name in self._zip.namelist() if not name.endswith("/")]
         self.unused = {name: why for name in members if (why := _why_not(name, self._first_bytes))}
         self.names = sorted(set(members) - self.unused.keys())
@@ -130,7 +126,7 @@ def open_collection(path: Path) -> Collection:
         try:
             collection = _Zip(path)
         except Exception as error:  # as for its members
-            message = f"The zip {path} is damaged: {error}."
+            message = f"The zip {path} is damaged or not taken: {error}."
             raise InvalidInput("no_data", message, field="data", given=str(path)) from error
     else:
         try:

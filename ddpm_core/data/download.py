@@ -15,7 +15,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
 from urllib.request import Request
 
-from ddpm_core.data.collection import MAX_BYTES
+from ddpm_core.data.bounds import MAX_BYTES, check_count
 from ddpm_core.data.reach import NotPublic, Reach
 
 _AT_ONCE, _TRIES, _PAUSE, _TIMEOUT = 8, 3, 0.5, 30
@@ -47,7 +47,11 @@ def download(
 
     Returns:
         The file name of each address that was fetched, and the reason for each that was not.
+
+    Raises:
+        OSError: there are too many.
     """
+    check_count(len(addresses))
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, str] = {}
     failures: dict[str, str] = {}

@@ -63,7 +63,12 @@ def generate(
     output_format: Annotated[OutputFormat | None, typer.Option(help="File format. (default: png)")] = None,
     size: Annotated[int | None, between(16, 2048, help="enlarge the faces smoothly to this side, as PNG.")] = None,
     url: Annotated[str, typer.Option(help="The service's address.")] = "http://127.0.0.1:8000",
-    token: Annotated[str | None, typer.Option(envvar="DDPM_TOKEN", help="Its API token.")] = None,
+    token: Annotated[
+        str | None, typer.Option(envvar="DDPM_TOKEN", help="Its API token; others of this machine see it here.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A file whose first line ends in the token.")
+    ] = None,
 ) -> None:
     """Make faces that resemble a selfie; print the paths of the files.
 
@@ -97,7 +102,7 @@ def generate(
             _check(picture, fields)
             with (
                 folder_for(out),
-                Client(url, token) as client,
+                Client(url, token if token_file is None else _token_in(token_file)) as client,
                 closing(
                     client.stream(picture, model=model or DEFAULT_MODEL, version=model_version, **fields)
                 ) as events,
@@ -107,6 +112,14 @@ def generate(
                     typer.echo(path)
         except KeyboardInterrupt:
             raise typer.Exit(_INTERRUPTED) from None
+
+
+def _token_in(file: Path) -> str:
+    """The token of the first line, which may have a name before it, as in the file of `ddpm serve --tokens`."""
+    try:
+        return file.read_text().splitlines()[0].split()[-1]
+    except (IndexError, UnicodeDecodeError):
+        raise typer.BadParameter(f"{file} does not begin with a token", param_hint="--token-file") from None
 
 
 def _recalled(like: Path, fields: dict[str, Any]) -> tuple[dict[str, Any], str | None, str | None]:

@@ -48,6 +48,22 @@ def test_name_and_version_come_from_the_bundle(archive, tmp_path):
     assert {manifest["handler"], manifest["configFile"], manifest["requirementsFile"]} <= set(names(archive))
 
 
+def mar(tmp_path: Path, description: bytes) -> Path:
+    with zipfile.ZipFile(tmp_path / "evil_1.0.mar", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("bundle/bundle.json", description)
+    return tmp_path / "evil_1.0.mar"
+
+
+@pytest.mark.parametrize(
+    ("description", "why"),
+    [(b" " * (65 * 2**20), "unpacks to more than 100 times its size"), (b"[" * 10**6, "recursion")],
+    ids=["a bomb", "nested without end"],
+)
+def test_a_hostile_archive_is_refused_in_words(tmp_path, description, why):
+    with pytest.raises(ArchiveError, match=f"is not an archive made by `ddpm pack`: .*{why}"):
+        read_manifest(mar(tmp_path, description))
+
+
 def test_it_holds_weights_handler_and_the_code_that_serving_needs(archive):
     assert {
         "bundle/unet/diffusion_pytorch_model.safetensors",

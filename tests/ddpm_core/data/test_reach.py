@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import http.server
+import os
 import socket
 import threading
 import zipfile
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 
 import pytest
 
-from ddpm_core.data import collection, download, reach
+from ddpm_core.data import bounds, collection, download, reach
 from ddpm_core.data.collection import open_collection
 from ddpm_core.data.reach import is_public
+from ddpm_core.errors import InvalidInput
 
 
 @pytest.mark.parametrize(
@@ -140,6 +143,41 @@ def test_a_server_that_drips_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyP
         dripping.join()
     assert files == []
     assert why == "took longer than 0.4 seconds"
+
+
+def test_a_zip_that_makes_very_much_of_few_bytes_is_refused(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(bounds, "MAX_BYTES", 10_000)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.png", bytes(10_000_000))
+
+    with pytest.raises(InvalidInput, match="unpacks to more than 100 times its size"):
+        open_collection(tmp_path / "bomb.zip")
+
+
+def test_members_of_a_zip_that_lie_one_over_the_other_are_refused(tmp_path: Path) -> None:
+    picture = os.urandom(5000)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w") as file:
+        file.writestr("0.png", picture)
+        first = file.getinfo("0.png")
+        for number in range(1, 9):
+            again = copy(first)
+            again.filename = f"{number}.png"
+            file.filelist.append(again)
+
+    with pytest.raises(InvalidInput, match="its members lie one over the other"):
+        open_collection(tmp_path / "bomb.zip")
+
+
+def test_of_one_source_a_bounded_number_of_pictures_is_taken(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(bounds, "MAX_MEMBERS", 2)
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as file:
+        for number in range(3):
+            file.writestr(f"{number}.png", b"")
+
+    with pytest.raises(InvalidInput, match="it has 3 members, and at most 2 are taken"):
+        open_collection(tmp_path / "many.zip")
+    with pytest.raises(OSError, match="it has 3 members"):
+        download.download(["http://a/", "http://b/", "http://c/"], tmp_path / "to", lambda *_: None)
 
 
 @pytest.mark.parametrize("packed", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])

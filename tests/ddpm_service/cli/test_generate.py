@@ -120,6 +120,16 @@ def test_a_picture_without_settings_is_wrong_usage(service: Any, tmp_path: Path)
     assert "carries no settings" in done.stderr
 
 
+@pytest.mark.parametrize("line", ["a-token-of-24-characters", "alice a-token-of-24-characters\nbob another"])
+def test_a_token_may_come_by_a_file(service: Any, tmp_path: Path, line: str) -> None:
+    (tmp_path / "tokens").write_text(line)
+    words = ("--token-file", tmp_path / "tokens", "--model", "good", "--url", service.url, "--out", tmp_path / "out")
+    assert run(*words).exit_code == 0
+    assert service.headers[0]["Authorization"] == "Bearer a-token-of-24-characters"
+    (tmp_path / "tokens").write_text("\n")
+    assert run(*words).exit_code == 2
+
+
 def test_only_what_was_said_is_asked_for(service: Any, photo: Path, tmp_path: Path) -> None:
     place = ["--url", service.url, "--out", tmp_path / "out"]
     options = (

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from typer.main import get_command
 
+from ddpm_service.cli import app
 from ddpm_service.errors import ServiceError
 from ddpm_service.gateway.settings import Settings
 
@@ -26,6 +28,13 @@ def test_numbers_and_lists_are_read():
 def test_what_is_not_allowed_is_named(name, value):
     with pytest.raises(ServiceError, match=f"{name}={value}"):
         Settings.read({name: value})
+
+
+def test_options_that_come_by_the_environment_are_no_settings():
+    options = get_command(app).commands["serve"].params
+    names = [name for option in options if (name := option.envvar) and name.startswith("DDPM_")]
+    assert {"DDPM_TOKENS", "DDPM_FACE_DETECTOR"} <= {*names}
+    assert Settings.read(dict.fromkeys(names, "x")) == Settings()
 
 
 def test_a_name_that_is_none_of_them_is_refused_with_those_there_are():
