@@ -1,11 +1,13 @@
-# ddpm serve on CPU or GPU nodes: only the build of torch differs (TORCH_INDEX).
+# ddpm serve on CPU or GPU nodes: only the build of torch differs (TORCH).
 #   CPU   docker build --tag ddpm-lookalike:0.1.0 .
-#   CUDA  docker build --tag ddpm-lookalike:0.1.0-cuda --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
-#   older drivers          …:0.1.0-cuda12 … TORCH_INDEX=https://download.pytorch.org/whl/cu126 (docs/operations.md, Drivers)
+#   CUDA  docker build --tag ddpm-lookalike:0.1.0-cuda --build-arg TORCH=cuda .
+#   older drivers          …:0.1.0-cuda12 … TORCH=cuda12 (docs/operations.md, Drivers)
 # Only what serving needs is inside; --build-arg EXTRA=train adds what training needs, a compiler among it.
 # A pip.conf of one's own (mirror, certificate) is lent to the build and stays out of it: --secret id=pip_conf,src=pip.conf
 
-FROM docker.io/library/debian:bookworm-slim AS base
+# A tag moves, a digest does not. For a newer one: docker buildx imagetools inspect debian:bookworm-slim
+ARG BASE=docker.io/library/debian:bookworm-20260824-slim@sha256:88200866dfff7ea7f5cbcb6ec7c8a701889efe6fe859fe64d6990e4b07ea4171
+FROM ${BASE} AS base
 # Debian keeps only its newest security fix, so a version pinned here would soon not build (DL3008).
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -22,27 +24,21 @@ RUN apt-get update \
 ENV PIP_PYTHON=/opt/ddpm/bin/python PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 
-# From the slowest to change to the quickest: torch, the other packages, our code, the model.
-COPY constraints.txt ./
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
-    pip install --no-cache-dir --constraint constraints.txt ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} torch
-
-COPY pyproject.toml ./
+# From the slowest to change to the quickest: the packages, our code, the model.
+# Each file of a package is one whose hash is listed here; `make lock` makes the lists anew.
+COPY requirements requirements
+ARG TORCH=cpu
 ARG EXTRA=
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
-    python3 -c 'import sys, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-        extras = [project["optional-dependencies"][name] for name in sys.argv[1:]]; \
-        print(*sum(extras, project["dependencies"]), sep="\n")' ${EXTRA:+"${EXTRA}"} > requirements.txt \
-    && pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
+    pip install --no-cache-dir --require-hashes --only-binary :all: \
+        --requirement "requirements/${TORCH}.txt" ${EXTRA:+--requirement "requirements/${EXTRA}.txt"}
 
-COPY README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 COPY ddpm_api ddpm_api
 COPY ddpm_core ddpm_core
 COPY ddpm_service ddpm_service
 COPY handlers handlers
-RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
-    chmod -R a+rX . && pip install --no-cache-dir --no-deps .
+RUN chmod -R a+rX . && pip install --no-cache-dir --no-deps --no-build-isolation --no-index .
 
 # What models.yaml names must be inside: an image that lacks it would never be ready.
 COPY config.properties models.yaml /app/

@@ -11,7 +11,7 @@ FACES_256 := models/faces-256/1.0
 IMAGE ?= ddpm-lookalike:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 BUNDLE := $(lastword $(sort $(wildcard models/faces-64/*)))
 
-.PHONY: help env run faces-256 test check lint format hostile bench image image-test clean
+.PHONY: help env run faces-256 test check lint format hostile bench image lock image-test clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -72,9 +72,12 @@ hostile: env  ## A thousand hostile requests by every way in, and what became of
 bench: env  ## Measure; tables and pictures go to bench/
 	$(BIN)/ddpm bench --out bench
 
-# With CUDA: make image IMAGE=ddpm-lookalike:0.1.0-cuda TORCH_INDEX=https://download.pytorch.org/whl/cu130
+# With CUDA: make image IMAGE=ddpm-lookalike:0.1.0-cuda EXTRA_BUILD_ARGS='--build-arg TORCH=cuda'
 image:  ## Build the container image with docker, podman, or buildah alone (EXTRA_BUILD_ARGS, PIP_CONF: scripts/image.sh)
-	@IMAGE=$(IMAGE) scripts/image.sh build $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) $(EXTRA_BUILD_ARGS)
+	@IMAGE=$(IMAGE) scripts/image.sh build $(EXTRA_BUILD_ARGS)
+
+lock: env  ## List the image's packages with their hashes, in the versions of .venv (BUILDS: scripts/lock.sh)
+	@scripts/lock.sh $(BUILDS)
 
 image-test: env  ## Run the image as a cluster would: faces over REST and gRPC, then SIGTERM at work
 	@IMAGE=$(IMAGE) PYTHON=$(BIN)/python scripts/image.sh test

@@ -11,7 +11,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-BASE=docker.io/library/debian:bookworm-slim
+BASE=$(sed -n 's/^ARG BASE=//p' Dockerfile)
+MADE_HERE=localhost/debian:bookworm-slim
 IMAGE=${IMAGE:?the name of the image, such as ddpm-lookalike:0.1.0}
 DEBIAN_MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 
@@ -43,7 +44,10 @@ build() {
     shift
     [ -z "${PIP_CONF:-}" ] || arguments+=(--secret "id=pip_conf,src=$PIP_CONF")
     if [ "$engine" = buildah ]; then
-        buildah inspect --type image "$BASE" >/dev/null 2>&1 || buildah pull --quiet "$BASE" || make_base
+        if ! buildah pull --quiet --policy missing "$BASE"; then
+            buildah inspect --type image "$MADE_HERE" >/dev/null 2>&1 || make_base
+            arguments+=(--build-arg "BASE=$MADE_HERE")
+        fi
         buildah bud --isolation chroot --layers "${arguments[@]}" "$@" .
     else
         "$engine" build "${arguments[@]}" "$@" .
@@ -62,7 +66,7 @@ make_base() {
     container=$(buildah from scratch)
     buildah add --quiet "$container" "$root" /
     buildah config --cmd bash "$container"
-    buildah commit --quiet --rm "$container" "$BASE"
+    buildah commit --quiet --rm "$container" "$MADE_HERE"
     rm -rf "$root"
 }
 

@@ -10,17 +10,19 @@ import subprocess
 import sys
 import tomllib
 from fnmatch import fnmatch
+from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from ddpm_service.cli.serve import serve
 from ddpm_service.torchserve import desired
 from ddpm_service.torchserve.server import read_properties
 
 ROOT = Path(__file__).parents[1]
-CPU, CUDA, CUDA_12 = (f"https://download.pytorch.org/whl/{build}" for build in ("cpu", "cu130", "cu126"))
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -118,35 +120,55 @@ def test_no_secret_is_named_but_those_lent_to_a_step() -> None:
     assert not re.search(r"token|secret|passw|key|pip\.conf", named, re.IGNORECASE)
 
 
-@pytest.mark.parametrize(
-    ("index", "told"), [*((index, ["--index-url", index]) for index in (CPU, CUDA, CUDA_12)), ("", [])]
-)
-def test_only_the_build_of_torch_differs_between_cpu_and_cuda(index: str, told: list[str]) -> None:
-    said = shell(command_with(" torch"), TORCH_INDEX=index)
-    assert [word for word in said if "index" in word or "://" in word] == (["--index-url", index] if index else [])
-    assert said[-1] == "torch"
-    assert f"TORCH_INDEX={CPU}" in given("ARG")
-    assert sum("TORCH_INDEX" in rest for rest in given("RUN")) == 1
+def listed(name: str) -> dict[str, str]:
+    """What a list of packages pins, each with its hashes."""
+    text = (ROOT / "requirements" / f"{name}.txt").read_text().replace("\\\n", "")
+    lines = [line for line in text.splitlines() if not line.startswith("--find-links")]
+    assert all(re.fullmatch(r"[\w.-]+==\S+(\s+--hash=sha256:[0-9a-f]{64})+", line.strip()) for line in lines)
+    return {name: version for name, _, version in (line.split()[0].partition("==") for line in lines)}
 
 
-def test_other_packages_are_those_of_serving_and_no_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize("torch", ["cpu", "cuda"])
+@pytest.mark.parametrize("extra", ["", "train"])
+def test_packages_are_those_of_the_lists_by_their_hashes(torch: str, extra: str) -> None:
+    said = shell(command_with("requirements/"), TORCH=torch, EXTRA=extra)
+    lists = [f"requirements/{name}.txt" for name in (torch, extra) if name]
+    assert [word for word in said if word.endswith(".txt")] == lists
+    assert "--require-hashes" in said
+    assert {"TORCH=cpu", "EXTRA="} <= {*given("ARG")}
+    assert all((ROOT / file).exists() for file in lists)
+
+
+def test_the_lists_hold_all_that_is_needed_in_the_versions_that_the_tests_run_with() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (tmp_path / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
+    for names, lists in (
+        ([], ("cpu",)),
+        ([], ("cuda",)),
+        (["train"], ("cpu", "train")),
+        (["train"], ("cuda", "train")),
+    ):
+        pinned = {name: version for each in lists for name, version in listed(each).items()}
+        wanted = sum((project["optional-dependencies"][name] for name in names), project["dependencies"])
+        for requirement in map(Requirement, wanted):
+            name = canonicalize_name(requirement.name)
+            assert requirement.specifier.contains(pinned[name].partition("+")[0])
+            assert version(name).partition("+")[0] == pinned[name].partition("+")[0], f"make lock: {name}"
 
-    def requirements(extra: str) -> list[str]:
-        command = f"cd {tmp_path}; " + command_with("requirements.txt").replace("python3", sys.executable)
-        assert shell(command, EXTRA=extra)[-2:] == ["--requirement", "requirements.txt"]
-        return (tmp_path / "requirements.txt").read_text().splitlines()
 
-    assert requirements("") == project["dependencies"]
-    assert requirements("train") == project["dependencies"] + project["optional-dependencies"]["train"]
-    assert "EXTRA=" in given("ARG")
+def test_only_the_build_of_torch_and_what_it_brings_differ_between_cpu_and_cuda() -> None:
+    cpu, cuda = listed("cpu"), listed("cuda")
+    assert cpu["torch"] == f"{cuda['torch']}+cpu"
+    more = {name for name in cuda if name not in cpu}
+    assert all(name.startswith(("cuda-", "nvidia-", "triton")) for name in more)
+    assert {name for name in cpu if cpu[name] != cuda[name]} == {"torch"}
 
 
-def test_each_install_keeps_to_the_constraints() -> None:
+def test_nothing_is_installed_that_is_not_named_by_a_hash() -> None:
     installs = [part for rest in given("RUN") for part in rest.split("&&") if "pip install" in part]
     assert installs
-    assert all("--constraint constraints.txt" in part or "--no-deps" in part for part in installs)
+    assert all("--require-hashes" in part or "--no-index" in part for part in installs)
+    assert re.fullmatch(r"BASE=\S+@sha256:[0-9a-f]{64}", given("ARG")[0])
+    assert given("FROM")[0] == "${BASE} AS base"
 
 
 def test_the_builder_is_sent_what_is_copied_and_nothing_else() -> None:
@@ -207,8 +229,8 @@ def test_the_engine_that_runs_builds_and_a_dead_one_does_not(tmp_path: Path) -> 
         (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
         (tmp_path / name).chmod(0o755)
     settings = {"PATH": f"{tmp_path}:/usr/bin:/bin", "IMAGE": "faces:1", "PIP_CONF": "/mine/pip.conf"}
-    command = [ROOT / "scripts" / "image.sh", "build", "--build-arg", f"TORCH_INDEX={CUDA}"]
+    command = [ROOT / "scripts" / "image.sh", "build", "--build-arg", "TORCH=cuda"]
     done = subprocess.run(command, env=settings, capture_output=True, text=True)
     words = done.stdout.split()
     assert words[:2] == ["podman", "build"]
-    assert {"faces:1", "id=pip_conf,src=/mine/pip.conf", f"TORCH_INDEX={CUDA}"} <= set(words)
+    assert {"faces:1", "id=pip_conf,src=/mine/pip.conf", "TORCH=cuda"} <= set(words)
