@@ -10,6 +10,8 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 _QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync --disable-component-update"
 _ALONE = "--disable-background-networking"
+# A name of somebody else's that leads here.
+_NAMES = "--host-resolver-rules=MAP evil.example 127.0.0.1"
 _CAMERA = "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
 
 
@@ -19,6 +21,8 @@ def browser() -> Iterator[Browser]:
     assert path, "the page is tested in Chromium: apt-get install chromium"
     expect.set_options(timeout=20_000)  # other tests run beside these
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=f"{_QUIET} {_ALONE} {_CAMERA}".split())
+        chromium = playwright.chromium.launch(
+            executable_path=path, args=[*f"{_QUIET} {_ALONE} {_CAMERA}".split(), _NAMES]
+        )
         yield chromium
         chromium.close()
