@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -94,8 +95,7 @@ class Bundle:
             actual = sha256(existing(self.path / name))
             if actual != expected:
                 raise broken(self.path, f"{name} has changed: its SHA-256 is {actual}, bundle.json says {expected}")
-        weights: dict[str, torch.Tensor] = load_file(existing(self.path / WEIGHTS))
-        return weights
+        return _tensors(self.path / WEIGHTS)
 
     def load_guide(self) -> nn.Module | None:
         """Read the guide's network in float32, or give None where there is none; `load_network` checks its sums.
@@ -107,7 +107,7 @@ class Bundle:
             return None
         self._guide_kind()
         network = build_network(read_json(self.path / GUIDE_CONFIG))
-        fit_weights(network, load_file(existing(self.path / GUIDE_WEIGHTS)), self.path / "guide")
+        fit_weights(network, _tensors(self.path / GUIDE_WEIGHTS), self.path / "guide")
         return network
 
     def denoiser(
@@ -140,6 +140,15 @@ class Bundle:
             wanted = " or ".join(str(channels) for channels in kinds)
             raise broken(self.path, f"its guide works on {given} channels, and it takes one of {wanted}")
         return kinds[given]
+
+
+def _tensors(file: Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of a file by their names; refuse the bundle where it is damaged."""
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(existing(file))
+    except SafetensorError as error:
+        raise broken(file.parent, f"{file.name} is damaged: {error}") from None
+    return tensors
 
 
 def read_bundle(path: Path | str) -> Bundle:

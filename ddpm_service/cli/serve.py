@@ -24,6 +24,14 @@ def serve(
     tokens: Annotated[
         Path | None, typer.Option(envvar="DDPM_TOKENS", help="A file of API tokens, one a line.", dir_okay=False)
     ] = None,
+    checksums: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="DDPM_CHECKSUMS",
+            help="Load only archives that this file names, with these checksums (sha256sum writes it).",
+            dir_okay=False,
+        ),
+    ] = None,
     face_detector: Annotated[
         Path | None,
         typer.Option(
@@ -51,5 +59,7 @@ def serve(
         detector = face_detector or max((config.resolve().parent / "models").glob(YUNET), default=None)
         if detector is not None:
             os.environ["DDPM_FACE_DETECTOR"] = str(detector)  # read by the workers
-        options = lifecycle.Options(host, port, grpc_port, metrics_host, metrics_port, models, config, tokens, insecure)
+        options = lifecycle.Options(
+            host, port, grpc_port, metrics_host, metrics_port, models, config, tokens, insecure, checksums
+        )
         lifecycle.serve(options, Settings.read())

@@ -49,6 +49,7 @@ class Options:
     config: Path
     tokens: Path | None = None
     insecure: bool = False
+    checksums: Path | None = None
 
 
 def serve(options: Options, settings: Settings) -> None:
@@ -74,7 +75,15 @@ async def _serve(options: Options, settings: Settings) -> None:
 
     lines = {"max_request_size": str(settings.longest_upstream)}
     pulse = Pulse()
-    supervisor = Supervisor(options.config, options.models, lines, board=board, drain=drain_version, pulse=pulse)
+    supervisor = Supervisor(
+        options.config,
+        options.models,
+        lines,
+        board=board,
+        drain=drain_version,
+        pulse=pulse,
+        vouched=options.checksums,
+    )
     backend = TorchServeBackend(supervisor.server.inference_url, board, pulse)
     gate = Gate(backend, limits, tokens, metrics)
     door = Door(gate, board, settings, options.host, supervisor.server.model_store.name)

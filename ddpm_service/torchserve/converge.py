@@ -12,6 +12,7 @@ import requests
 
 from ddpm_service.archive import ArchiveError, read_manifest
 from ddpm_service.errors import ServiceError
+from ddpm_service.torchserve import checksums
 from ddpm_service.torchserve.api import Api
 from ddpm_service.torchserve.board import Board, State, VersionState
 from ddpm_service.torchserve.desired import Desired, DesiredModel, DesiredVersion
@@ -51,6 +52,7 @@ class Converger:
         say: told every step as it is taken.
         board: where the state of every version is kept.
         drain: waits until no request runs on (name, version), which is about to go; it may find it gone.
+        vouched: a file of checksums; no other archive is loaded.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Converger:
         say: Callable[[str], None] = lambda _: None,
         board: Board | None = None,
         drain: Callable[[str, str], None] = lambda _name, _version: None,
+        vouched: Path | None = None,
     ) -> None:
         self._management = management
         self._inference_url = inference_url
@@ -71,6 +74,7 @@ class Converger:
         self._say = say
         self._board = board or Board()
         self._drain = drain
+        self._vouched = vouched
 
     def apply(self, desired: Desired) -> Report:
         """Converge to `desired`.
@@ -207,7 +211,9 @@ class Converger:
             raise ServiceError(why) from error
 
     def _check_archive(self, name: str, version: str, archive: str) -> None:
-        """TorchServe takes the name and version from the archive, so they must be the ones wanted."""
+        """Refuse other bytes; TorchServe takes name and version from the archive, so they must be the ones wanted."""
+        if self._vouched is not None:
+            checksums.check(self._model_store / archive, self._vouched)
         manifest = read_manifest(self._model_store / archive)
         found = (manifest["name"], manifest["version"])
         if found != (name, version):

@@ -48,6 +48,7 @@ class Supervisor:
         board: where the state of every version is kept.
         drain: waits until no request runs on (name, version), whose streams are about to be cut.
         pulse: what those who ask the versions tell of their signs of life.
+        vouched: a file of checksums; no other archive is loaded.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Supervisor:
         board: Board,
         drain: Callable[[str, str], None],
         pulse: Pulse,
+        vouched: Path | None = None,
     ) -> None:
         self._models = models
         # models.yaml decides what is loaded.
@@ -73,6 +75,7 @@ class Supervisor:
             say=log.info,
             board=board,
             drain=drain,
+            vouched=vouched,
         )
         self._seen = b""
         self._wanted = desired.Desired()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,19 @@ def test_a_changed_guide_is_named(bundle: Bundle, worse: Bundle) -> None:
         file.write(b"x")
     with pytest.raises(InvalidInput, match=re.escape(GUIDE_WEIGHTS)):
         bundle.load_network()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [struct.pack("<Q", 2**60), struct.pack("<Q", 50_000) + b"[" * 50_000, b"{}"],
+    ids=["huge", "deep", "short"],
+)
+def test_weights_with_an_absurd_head_are_refused_in_words(bundle: Bundle, header: bytes) -> None:
+    (bundle.path / WEIGHTS).write_bytes(header)
+    told = json.loads((bundle.path / MANIFEST).read_text())
+    (bundle.path / MANIFEST).write_text(json.dumps(told | {"checksums": {}}))
+    with pytest.raises(InvalidInput, match="is damaged"):
+        read_bundle(bundle.path).load_network()
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def watched(tmp_path_factory, write_toy_bundle) -> Iterator[tuple[Pod, Prometheu
     folder = tmp_path_factory.mktemp("cluster")
     cluster = Cluster(folder)
     pack(write_toy_bundle(folder / "bundle", seconds=0.005), cluster.store)
+    cluster.list_checksums()
     cluster.serve("1.0", "1.0")
     pod = cluster.pod()
     rules = one(render("overlays/monitoring"), "PrometheusRule")["spec"]

@@ -110,6 +110,7 @@ class Pod:
         self.config = cluster.folder / f"config-{front.inference}.properties"
         self.config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
         (container,) = cluster.deployment["spec"]["template"]["spec"]["containers"]
+        told = {each["name"]: cluster.local(each["value"]) for each in container.get("env", []) if "value" in each}
         command = [sys.executable, "-c", "from ddpm_service.cli import main; main()", "serve"]
         command += ["--config", str(self.config)]
         command += [cluster.local(word) for word in container["args"]]
@@ -117,7 +118,7 @@ class Pod:
         self._output = cluster.folder / f"output-{front.inference}"
         with self._output.open("w") as output:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=os.environ | environment
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=os.environ | told | environment
             )
 
     def ends(self) -> int:

@@ -210,6 +210,9 @@ def test_archives_from_the_volume_are_checked_before_the_service_starts(folder):
         models = {"name": "models", "mountPath": "/etc/ddpm/models", "readOnly": True}
         assert models in check["volumeMounts"]
         assert models in serving(deployment)["volumeMounts"]  # the same list for both
+        sums = {"name": "checksums", "mountPath": "/etc/ddpm/checksums", "readOnly": True}
+        assert sums in check["volumeMounts"]
+        assert sums in serving(deployment)["volumeMounts"]
         claim = mounted(deployment, "model-store")["persistentVolumeClaim"]
         assert one(render(folder), "PersistentVolumeClaim", claim["claimName"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,20 @@ def test_an_archive_that_comes_late_is_shown_with_what_it_tells(tmp_path: Path) 
     assert not converger.apply(both).failed
     shown = board.models()["a"].versions["2.0"]
     assert (shown.state, shown.manifest["version"]) == (State.READY, "2.0")
+
+
+def test_only_bytes_that_were_vouched_for_are_loaded(tmp_path: Path) -> None:
+    listed = tmp_path / "models.sha256"
+    listed.write_text("# by hand\n")
+    converger = Converger(Memory("1.0"), "", tmp_path, vouched=listed)
+    write_archive(tmp_path, "2.0")
+    both, archive = wanted("1.0", "2.0"), tmp_path / "a_2.0.mar"
+
+    assert converger.apply(both).failed["a", "2.0"] == "a_2.0.mar has no line in models.sha256"
+    listed.write_text(f"{hashlib.sha256(b'others').hexdigest()}  a_2.0.mar\n")
+    assert converger.apply(both).failed["a", "2.0"] == "a_2.0.mar is not the one of models.sha256"
+    listed.write_text(f"{hashlib.sha256(archive.read_bytes()).hexdigest()} *a_2.0.mar\n")
+    assert not converger.apply(both).failed
 
 
 def test_a_version_that_failed_and_is_not_wanted_any_more_is_forgotten(tmp_path: Path) -> None:
