@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
+from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 
 from ddpm_api import ApiError, Error
@@ -18,14 +21,42 @@ ANONYMOUS = "anonymous"
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: a token's name, or anonymous where none is asked for."""
+    """Who asks.
+
+    Attributes:
+        name: of his token; anonymous where none is asked for.
+        address: from where he asks, if that is not this machine.
+    """
 
     name: str
+    address: str | None = None
 
     @property
     def known(self) -> bool:
         """Whether a token was checked."""
         return self.name != ANONYMOUS
+
+    @property
+    def shared(self) -> str | None:
+        """By what his shares are counted; None for who has none: this machine's own users, without tokens."""
+        return self.name if self.known else self.address
+
+
+NOBODY = Caller(ANONYMOUS)
+asking: ContextVar[Caller] = ContextVar("asking", default=NOBODY)
+"""Who asks, in the task of a request that was let in."""
+
+
+def anonymous(host: str | None) -> Caller:
+    """Whoever asks from an IP address where no token is asked for; a network of IPv6 is one caller."""
+    with suppress(ValueError):
+        address = ip_address((host or "").partition("%")[0])
+        if isinstance(address, IPv6Address):
+            address = address.ipv4_mapped or address
+        if not address.is_loopback:
+            wide = isinstance(address, IPv6Address)
+            return Caller(ANONYMOUS, str(ip_network(f"{address}/64", strict=False)) if wide else str(address))
+    return NOBODY
 
 
 class Tokens:

@@ -17,8 +17,7 @@ from pydantic import ValidationError
 from urllib3 import encode_multipart_formdata
 
 from ddpm_api import EndEvent, Error, ErrorBody, ErrorEvent, Event, GenerateRequest, parse_event
-from ddpm_service.gateway import logs
-from ddpm_service.gateway.auth import Caller
+from ddpm_service.gateway.auth import asking
 from ddpm_service.torchserve.api import Api
 from ddpm_service.torchserve.board import Board, ModelState, State
 from ddpm_service.torchserve.pulse import Key, Pulse
@@ -194,9 +193,9 @@ class TorchServeBackend:
             )
         body, content_type = encode(request)
         headers = {"Accept": _ACCEPT, "Content-Type": content_type, "X-Request-Id": request_id, **self._api.headers()}
-        if (caller := Caller(logs.caller.get())).known:
+        if (caller := asking.get().shared) is not None:
             # Whose pictures the worker's helpers decode; a name may be anything, a header may not.
-            headers["X-Ddpm-Caller"] = hashlib.sha256(caller.name.encode()).hexdigest()[:16]
+            headers["X-Ddpm-Caller"] = hashlib.sha256(caller.encode()).hexdigest()[:16]
         if not progress:
             headers["Prefer"] = "return=minimal"
         return self._session.post(

@@ -56,7 +56,8 @@ class Door:
             order: makes the order of the body; raises ApiError to refuse it.
         """
         with ExitStack() as held:
-            caller = held.enter_context(self.gate.admit(request.headers.get("authorization")))
+            host = request.client.host if request.client else None
+            caller = held.enter_context(self.gate.admit(request.headers.get("authorization"), host))
             wanted = await order(await read_body(request, self.gate.limits, self.settings, held, caller))
             events = self.gate.generate(
                 wanted.model,

@@ -9,7 +9,7 @@ from contextlib import ExitStack, aclosing, contextmanager
 
 from ddpm_api import ApiError, Error, ErrorEvent, Event, GenerateRequest
 from ddpm_service.gateway import logs
-from ddpm_service.gateway.auth import ANONYMOUS, Caller, Tokens
+from ddpm_service.gateway.auth import Caller, Tokens, anonymous, asking
 from ddpm_service.gateway.backend import Backend
 from ddpm_service.gateway.limits import Limits
 from ddpm_service.gateway.metrics import Metrics
@@ -23,7 +23,7 @@ class Gate:
 
     A transport does, for one request::
 
-        with gate.admit(authorization) as caller:      # ApiError: answer it
+        with gate.admit(authorization, host) as caller:      # ApiError: answer it
             async with aclosing(gate.generate(model, version, request, request_id)) as events:
                 async for event in events: …           # the last one is `end` or `error`
 
@@ -44,16 +44,16 @@ class Gate:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def identify(self, authorization: str | None) -> Caller:
-        """Who sent this `Authorization` header.
+    def identify(self, authorization: str | None, host: str | None = None) -> Caller:
+        """Who sent this `Authorization` header, from this IP address.
 
         Raises:
             ApiError: `unauthorized`.
         """
-        return Caller(ANONYMOUS) if self.tokens is None else self.tokens.caller(authorization)
+        return anonymous(host) if self.tokens is None else self.tokens.caller(authorization)
 
     @contextmanager
-    def admit(self, authorization: str | None) -> Iterator[Caller]:
+    def admit(self, authorization: str | None, host: str | None) -> Iterator[Caller]:
         """Hold the place of a request from before its body is read until its answer is sent.
 
         Raises:
@@ -61,7 +61,7 @@ class Gate:
         """
         with ExitStack() as held:
             try:
-                caller = self.identify(authorization)
+                caller = self.identify(authorization, host)
                 if self.draining:
                     message = "The service is about to stop; ask again."
                     raise ApiError(Error(code="draining", message=message, retry_after=_DRAIN_RETRY_SECONDS))
@@ -70,7 +70,7 @@ class Gate:
                 self.metrics.refused(error.error.code)
                 raise
             held.enter_context(self._counted())
-            logs.caller.set(caller.name)
+            asking.set(caller)
             yield caller
 
     async def generate(
@@ -90,7 +90,7 @@ class Gate:
         try:
             if version in known.versions and known.versions[version].state is State.LEAVING:
                 raise ApiError(Error(code="unavailable", message=f"{model} {version} is being removed.", retry_after=5))
-            with self.limits.place(model, version, Caller(logs.caller.get())):
+            with self.limits.place(model, version, asking.get()):
                 asked = self.backend.generate(model, version, request, request_id, progress=progress)
                 async with aclosing(asked) as events:
                     async for event in events:
@@ -107,7 +107,7 @@ class Gate:
                 "generated",
                 extra={
                     "request_id": request_id,
-                    "caller": logs.caller.get(),
+                    "caller": asking.get().name,
                     "model": model,
                     "version": version,
                     "outcome": story.outcome,

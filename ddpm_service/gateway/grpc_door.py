@@ -33,7 +33,7 @@ from ddpm_service.gateway import grpc_messages
 from ddpm_service.gateway.auth import Caller
 from ddpm_service.gateway.door import Door
 from ddpm_service.gateway.grpc_messages import POOL, SERVICE, Prediction, prediction, read_prediction
-from ddpm_service.gateway.grpc_small import OPTIONS, SmallMethods, give_memory_back
+from ddpm_service.gateway.grpc_small import OPTIONS, SmallMethods, give_memory_back, host_of
 from ddpm_service.gateway.limits import Turns
 from ddpm_service.gateway.logs import log, request_id
 
@@ -43,6 +43,8 @@ _LONGEST_ANSWER = 64 * 2**20
 # gRPC tells the length of a message only when all of it is there. So each message that is being read counts as the
 # longest allowed, and only so many are read at one time. The others stay with their senders.
 _READERS = 4
+# A call that brings nothing looks like one that brings it slowly; it may do so while nobody waits for its reader.
+_PATIENCE_SECONDS = 5.0
 _EVENTS = "application/x-ndjson"
 _EITHER = {"", "*/*"}
 _LOOK_SECONDS = 0.2
@@ -77,7 +79,7 @@ class GrpcDoor:
 
     def __init__(self, door: Door) -> None:
         self._door = door
-        self._readers = Turns(_READERS)
+        self._readers = Turns(_READERS, _PATIENCE_SECONDS)
         self._health = health_aio.HealthServicer()
         self._following: asyncio.Task[None] | None = None
         self._server: grpc.aio.Server | None = None
@@ -169,7 +171,7 @@ class GrpcDoor:
         """Answer one call; return why it failed, after everything that was held for it is free."""
         try:
             with ExitStack() as held:
-                caller = held.enter_context(self._door.gate.admit(authorization))
+                caller = held.enter_context(self._door.gate.admit(authorization, host_of(context.peer())))
                 asked = read_prediction(await self._read(messages, held, caller))
                 await self._answer(asked, context, identity, whole=whole)
         except ApiError as refusal:

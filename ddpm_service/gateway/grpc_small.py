@@ -9,12 +9,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, TypeAlias
+from urllib.parse import unquote
 from weakref import WeakValueDictionary
 
 import grpc
 
 from ddpm_api import ApiError
+from ddpm_service.gateway.auth import anonymous
 from ddpm_service.gateway.gate import Gate
+from ddpm_service.gateway.limits import Turns
 
 LONGEST = 4096
 """Bytes of a message of theirs."""
@@ -58,7 +61,7 @@ class SmallMethods(grpc.aio.ServerInterceptor):
         self._gate = gate
         self._large = frozenset(large)
         self._open = frozenset(open_to_all)
-        self._readers = asyncio.Semaphore(_READERS)
+        self._readers = Turns(_READERS)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def intercept_service(
@@ -114,7 +117,7 @@ class SmallMethods(grpc.aio.ServerInterceptor):
         async with AsyncExitStack() as held:
             async with asyncio.timeout(_TURN_SECONDS):
                 await held.enter_async_context(turn)
-                await held.enter_async_context(self._readers)
+                await held.enter_async_context(self._readers.turn(anonymous(host_of(peer))))
             async with asyncio.timeout(_READ_SECONDS):
                 return await anext(messages, None)
 
@@ -144,6 +147,11 @@ def _behaviour(handler: Handler) -> Callable[[Any, Any], Any]:
     """What the handler calls, whichever of the four shapes it has."""
     behaviours = (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream)
     return next(each for each in behaviours if each is not None)
+
+
+def host_of(peer: str) -> str:
+    """The IP address in gRPC's name of a client, such as `ipv6:%5B::1%5D:40000`; another kind's is none."""
+    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 def give_memory_back() -> None:

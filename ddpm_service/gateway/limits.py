@@ -1,7 +1,8 @@
 """How much each caller may ask, and how much is held at one time.
 
-Whatever is short is shared by one rule (`within_share`): who sends a token may hold no more of it than is free for
-others before. So one token alone gets half, a second one a third of the rest, and whoever comes next finds something.
+Whatever is short is shared by one rule (`within_share`): a caller may hold no more of it than is free for others
+before. So one alone gets half, a second one a third of the rest, and whoever comes next finds something. A caller is a
+token, or, where none is asked for, an IP address that is not this machine's.
 """
 
 from __future__ import annotations
@@ -11,18 +12,17 @@ import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
 
 from ddpm_api import ApiError, Error
-from ddpm_service.gateway.auth import ANONYMOUS, Caller
+from ddpm_service.gateway.auth import NOBODY, Caller
 from ddpm_service.gateway.settings import Settings
 
 Key = TypeVar("Key")
 _RETRY_SECONDS = 5
 # A caller that asked for nothing during this time has a full bucket again, so it is forgotten.
 _FORGET_SECONDS = 120.0
-_NOBODY = Caller(ANONYMOUS)
 
 
 class Limits:
@@ -39,8 +39,8 @@ class Limits:
         self._buckets: dict[str, tuple[float, float]] = {}
         self._by_caller: Counter[str] = Counter()
         self._by_version: Counter[tuple[str, str]] = Counter()
-        self._by_version_and_caller: Counter[tuple[str, str, str]] = Counter()
-        self._upload_bytes: Counter[str] = Counter()
+        self._by_version_and_caller: Counter[tuple[str, str, str | None]] = Counter()
+        self._upload_bytes: Counter[str | None] = Counter()
 
     @contextmanager
     def caller(self, caller: Caller) -> Iterator[None]:
@@ -58,7 +58,7 @@ class Limits:
             yield
 
     @contextmanager
-    def place(self, name: str, version: str, caller: Caller = _NOBODY) -> Iterator[None]:
+    def place(self, name: str, version: str, caller: Caller = NOBODY) -> Iterator[None]:
         """Hold one of the places of a model version, under way or queued.
 
         Raises:
@@ -67,13 +67,13 @@ class Limits:
         taken, most = self._by_version[name, version], self._settings.max_open
         if taken >= most:
             raise ApiError(Error(code="busy", message="The queue is full; ask again.", retry_after=_RETRY_SECONDS))
-        own = self._by_version_and_caller[name, version, caller.name]
-        if caller.known and not within_share(own, 1, taken, most):
-            message = "This token has its share of the model's queue."
+        own = self._by_version_and_caller[name, version, caller.shared]
+        if caller.shared is not None and not within_share(own, 1, taken, most):
+            message = "This caller has a share of the model's queue, and all of that."
             raise _limited(message, f"{own} requests while others ask", _RETRY_SECONDS)
         with (
             _counted(self._by_version, (name, version)),
-            _counted(self._by_version_and_caller, (name, version, caller.name)),
+            _counted(self._by_version_and_caller, (name, version, caller.shared)),
         ):
             yield
 
@@ -82,7 +82,7 @@ class Limits:
         return self._by_version[name, version]
 
     @contextmanager
-    def upload(self, announced: int, caller: Caller = _NOBODY) -> Iterator[Upload]:
+    def upload(self, announced: int, caller: Caller = NOBODY) -> Iterator[Upload]:
         """Hold memory for a body while it arrives.
 
         Only bytes that have arrived are held, and as long as the request lasts, for TorchServe keeps the body too.
@@ -122,7 +122,7 @@ class Limits:
 class Upload:
     """Memory that is held for one body."""
 
-    def __init__(self, held: Counter[str], most: int, caller: Caller) -> None:
+    def __init__(self, held: Counter[str | None], most: int, caller: Caller) -> None:
         self._held = held
         self._most = most
         self._caller = caller
@@ -140,9 +140,9 @@ class Upload:
         if others + size > self._most:
             message = "Too many uploads at one time; ask again."
             raise ApiError(Error(code="busy", message=message, retry_after=_RETRY_SECONDS))
-        own = self._held[self._caller.name] - self._size
-        if self._caller.known and own and not within_share(own, size, others, self._most):
-            message = "Too many uploads of this token at one time."
+        own = self._held[self._caller.shared] - self._size
+        if self._caller.shared is not None and own and not within_share(own, size, others, self._most):
+            message = "Too many uploads of this caller at one time."
             raise _limited(message, f"{own} bytes while others ask", _RETRY_SECONDS)
 
     def hold(self, size: int) -> None:
@@ -153,10 +153,10 @@ class Upload:
         """
         if size > self._size:
             self.expect(size)
-        self._held[self._caller.name] += size - self._size
+        self._held[self._caller.shared] += size - self._size
         self._size = size
-        if not self._held[self._caller.name]:
-            del self._held[self._caller.name]
+        if not self._held[self._caller.shared]:
+            del self._held[self._caller.shared]
 
 
 class Turns:
@@ -164,30 +164,55 @@ class Turns:
 
     Args:
         most: at one time.
+        patience: seconds that a turn may last while somebody waits and all are taken.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, patience: float = math.inf) -> None:
         self._most = most
-        self._taken: Counter[str] = Counter()
+        self._patience = patience
+        self._taken: Counter[str | None] = Counter()
+        self._began: dict[asyncio.Timeout, float] = {}  # of each turn that is held, the oldest first
         self._changed = asyncio.Condition()
 
     @asynccontextmanager
     async def turn(self, caller: Caller) -> AsyncIterator[None]:
-        """Wait for a turn, and hold it."""
+        """Wait for a turn, and hold it.
+
+        Raises:
+            TimeoutError: it has lasted too long, and somebody else waits for it.
+        """
         async with self._changed:
-            await self._changed.wait_for(lambda: self._is_free(caller))
-            self._taken[caller.name] += 1
+            while not self._is_free(caller):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._hurry()):
+                        await self._changed.wait()
+            self._taken[caller.shared] += 1
+        own = asyncio.timeout(None)
         try:
-            yield
+            async with own:
+                self._began[own] = asyncio.get_running_loop().time()
+                yield
         finally:
-            self._taken[caller.name] -= 1
+            self._began.pop(own, None)
+            self._taken[caller.shared] -= 1
             async with self._changed:
                 self._changed.notify_all()
 
     def _is_free(self, caller: Caller) -> bool:
-        taken = self._taken.total()
-        own = self._taken[caller.name] if caller.known else 0
-        return within_share(own, 1, taken, self._most)
+        own = 0 if caller.shared is None else self._taken[caller.shared]
+        return within_share(own, 1, self._taken.total(), self._most)
+
+    def _hurry(self) -> float | None:
+        """End the turn that has lasted longest, if that is too long; seconds until the next one has, if any will."""
+        if self._taken.total() < self._most or self._patience == math.inf:
+            return None
+        now = asyncio.get_running_loop().time()
+        own, began = next(iter(self._began.items()))
+        if (left := began + self._patience - now) > 0:
+            return left
+        if not own.expired():
+            own.reschedule(now)
+        return self._patience
 
 
 def within_share(own: int, size: int, taken: int, most: int) -> bool:

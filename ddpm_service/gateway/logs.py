@@ -8,15 +8,11 @@ import re
 import sys
 import traceback
 import uuid
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
 log = logging.getLogger("ddpm")
-
-caller: ContextVar[str] = ContextVar("caller", default="-")
-"""The name of who asks, in the task of a request that was let in."""
 
 _FIELDS = (
     "request_id",

@@ -11,7 +11,8 @@ import pytest
 
 from ddpm_api import ApiError
 from ddpm_service.gateway import reading
-from ddpm_service.gateway.auth import Caller
+from ddpm_service.gateway.auth import Caller, anonymous
+from ddpm_service.gateway.grpc_small import host_of
 from ddpm_service.gateway.limits import Limits, Turns
 from ddpm_service.gateway.settings import Settings
 from tests.ddpm_service.gateway.wire import hang_up
@@ -70,6 +71,58 @@ async def test_of_turns_everybody_gets_as_many_as_are_left_for_others():
             pass
     async with turns.turn(ALICE):
         pass
+
+
+@pytest.mark.parametrize(
+    ("host", "shared"),
+    [
+        ("127.0.0.1", None),
+        ("::1", None),
+        ("", None),
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:127.0.0.1", None),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8::ffff:2", "2001:db8::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+    ],
+)
+def test_without_tokens_an_address_is_a_caller_but_this_machine_is_its_users_own(host, shared):
+    assert anonymous(host).shared == shared
+    assert not anonymous(host).known
+
+
+@pytest.mark.parametrize(
+    ("peer", "host"), [("ipv4:192.0.2.7:40", "192.0.2.7"), ("ipv6:%5B2001:db8::1%5D:40", "2001:db8::1"), ("unix:", "")]
+)
+def test_grpc_tells_addresses_in_its_own_way(peer, host):
+    assert host_of(peer) == host
+
+
+def test_without_tokens_addresses_share_too():
+    limits = Limits(Settings(max_open=8))
+    here, there = anonymous("127.0.0.1"), anonymous("192.0.2.7")
+    with ExitStack() as held:
+        assert taken(held, lambda: limits.place("faces", "1", there)) == 4
+        assert taken(held, lambda: limits.place("faces", "1", here)) == 4
+
+
+async def test_a_turn_that_lasts_is_taken_back_when_somebody_waits_and_all_are_taken():
+    turns, alone = Turns(1, patience=0.1), asyncio.Event()
+
+    async def silent() -> None:
+        async with turns.turn(ALICE):
+            alone.set()
+            await asyncio.sleep(60)
+
+    asking = asyncio.create_task(silent())
+    await alone.wait()
+    await asyncio.sleep(0.3)
+    assert not asking.done()  # nobody waits
+    async with asyncio.timeout(30), turns.turn(BOB):
+        pass
+    with pytest.raises(TimeoutError):
+        await asking
 
 
 async def test_stalled_uploads_of_one_token_leave_room_for_another(open_house):
