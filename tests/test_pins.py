@@ -13,7 +13,6 @@ import pillow_heif
 import pytest
 import uvicorn
 from starlette.applications import Starlette
-from starlette.formparsers import MultiPartParser
 from starlette.responses import Response
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -41,12 +40,6 @@ def test_uvicorn_keeps_the_answer_under_way_in_cycle() -> None:
 
     assert asyncio.run(made()).cycle is None
     assert {"response_complete", "keep_alive"} <= set(RequestResponseCycle.__init__.__code__.co_names)
-
-
-def test_starlettes_parser_spools_by_a_size_of_its_class() -> None:
-    """`gateway/reading.py`: raised, so that no picture is written to a disk."""
-    assert "starlette" in PINS
-    assert MultiPartParser.spool_max_size < 2**30
 
 
 def test_pillow_heif_tells_what_its_decoder_has_turned() -> None:
