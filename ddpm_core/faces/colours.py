@@ -85,6 +85,8 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if profile is None:
         return image.convert("RGB")
     profile = _hdr(profile) or profile
+    if image.mode == "L" and profile[16:20] == b"RGB ":
+        image = image.convert("RGB")  # grey is a colour too
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), image.mode, "RGB")

@@ -127,6 +127,12 @@ def test_colours_are_right_within_three_levels(data: bytes) -> None:
     assert off(data) <= 3
 
 
+def test_so_are_greys() -> None:
+    light = [encoded(curve).convert("RGB").getchannel("R") for curve in (lambda light: light, srgb)]
+    shown = decode(png(light[0], gAMA=struct.pack(">I", 100_000))).pixels
+    assert np.abs(np.asarray(shown, int) - np.asarray(light[1], int)[..., None]).max() <= 3
+
+
 def test_a_camera_says_adobe_rgb_by_a_word_of_exif() -> None:
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0xA005] = {1: "R03"}
@@ -178,7 +184,7 @@ UNKNOWN = {
     "video levels": png(encoded(srgb), cICP=bytes((1, 13, 0, 0))),
     "a damaged profile": saved(encoded(srgb), "PNG", icc_profile=b"no profile"),
     "a profile of another kind of picture": saved(
-        encoded(srgb).convert("L"), "PNG", icc_profile=from_code_points(12, 13)
+        encoded(srgb), "PNG", icc_profile=from_code_points(12, 13).replace(b"RGB ", b"CMYK", 1)
     ),
     "primaries in one line": png(encoded(srgb), cHRM=chromaticities(*(0.3, 0.3) * 4)),
     "an endless gamma": png(encoded(srgb), gAMA=struct.pack(">I", 1)),

@@ -81,6 +81,19 @@ def test_a_png_needs_no_end(lost: int) -> None:
     assert same(whole[:-lost], whole)
 
 
+@pytest.mark.parametrize("place", [33, -12], ids=["before the pixels", "behind"])
+@pytest.mark.parametrize("name", [b"tEXt", b"gAMA", b"eXIf", b"iCCP"])
+def test_a_png_needs_no_sound_words_beside_its_pixels(name: bytes, place: int) -> None:
+    whole = saved(ASTRONAUT, "PNG")
+    damaged = struct.pack(">I", 6) + name + b"da\0age" + b"...."
+    assert same(whole[:place] + damaged + whole[place:], whole)
+
+
+def test_a_png_with_a_wrong_checksum_of_pixels_is_refused() -> None:
+    whole = saved(ASTRONAUT, "PNG")
+    assert refused(whole[:-17] + b"x" + whole[-16:]) == "truncated_image"
+
+
 @pytest.mark.parametrize("lost", [1, 100])
 def test_a_webp_needs_nothing_behind_its_picture(lost: int) -> None:
     exif = Image.Exif()
