@@ -74,7 +74,6 @@ _OWN: dict[str, Any] = {
     "output_format": {"type": "string", "enum": ["png", "jpeg", "webp"]},
     "response_format": {"type": "string", "enum": ["b64_json", "url"], "description": "url: a data: URL; absent: both"},
 }
-_REFUSED = {"mask"}
 # Clients send null for what their users left out.
 _FIELDS: dict[str, Any] = {
     name: {"anyOf": [schema, {"type": "null"}]}
@@ -166,18 +165,18 @@ def _order(
     guided: bool,
     parse: Callable[[Any], GenerateRequest] = parse_json,
 ) -> Order:
-    known = {*_OWN, *_IGNORED, *_REFUSED, "background", "response_format", *GenerateRequest.model_fields}
+    known = {*_OWN, *_IGNORED, "background", "mask", "response_format", *GenerateRequest.model_fields}
     for name in given:
         if name not in known:
-            raise unknown_field(name, sorted(known - _REFUSED))
-    if mask := _REFUSED & given.keys():
-        raise InvalidRequest("unknown_field", "Masks are not taken; the whole face is made anew.", field=mask.pop())
+            raise unknown_field(name, sorted(known - {"mask"}))
     model = take_model(door_of(request), given, warnings)
     size, through = take_size(given.pop("size", "auto"), model, warnings)
     stream = as_flag(given.pop("stream", False))
     partials = as_partials(given.pop("partial_images", 0))
     if given.pop("background", "auto") not in ("", "auto", "opaque"):
         warnings.append(idle("background", "pictures are opaque"))
+    if given.pop("mask", ""):
+        warnings.append(idle("mask", "the whole face is made anew"))
     kinds = as_kinds(given.pop("response_format", ""))
     if not isinstance(prompt := given.get("prompt", ""), str):
         raise InvalidRequest("wrong_type", "prompt is not a text.", field="prompt", given=prompt, allowed="a text")

@@ -97,9 +97,14 @@ async def test_errors_are_the_clients_own_kinds_and_name_the_parameter(house, fi
     assert caught.value.type in {"invalid_request_error", "server_error"}
 
 
-async def test_a_mask_and_a_missing_picture_are_refused(house):
-    with pytest.raises(openai.UnprocessableEntityError, match="Masks"):
-        await ask(house, lambda client: client.images.edit(image=SELFIE, mask=SELFIE, prompt="", model="faces"))
+async def test_a_mask_is_taken_and_told_to_change_nothing(house):
+    mask = ("mask.png", b"\x89PNG a mask", "image/png")
+    answer = await ask(house, lambda client: client.images.edit(image=SELFIE, mask=mask, prompt="", model="faces"))
+    assert [each["message"].split(",")[0] for each in answer.warnings] == ["mask: no effect"]
+    assert house.upstream.requests[0].image == SELFIE[1]
+
+
+async def test_a_missing_picture_is_refused(house):
     data = aiohttp.MultipartWriter("form-data")
     data.append("x").set_content_disposition("form-data", name="prompt")
     async with house.client.post("/v1/images/edits", data=data) as response:
