@@ -259,7 +259,7 @@ async def _refusal(response: aiohttp.ClientResponse) -> Error:
     if response.status == _MISSING:
         return _error("unavailable", "The version has just been removed; ask again.")
     if response.status == 503:
-        return _error("busy", "The model is busy or starting again; ask again.")
+        return _error("unavailable", "The model's worker is starting again; ask again.")
     return Error(code="internal", message="The model's worker failed before its first answer.")
 
 

@@ -22,6 +22,7 @@ _CALLS = 8
 _UNKNOWN_CALL = 1.0
 # A version that is silent for so many times as long gets a new worker.
 _PATIENCE = 4.0
+_HEAR_SECONDS = 0.05
 
 log = logging.getLogger("ddpm")
 
@@ -61,13 +62,25 @@ class Answers:
             log.info("%s %s answers again", *key)
             self._board.move(*key, State.READY)
         seldom = min(max(_OWN_LEAST, _OWN_SHARE * self._call_seconds.get(key, 0.0)), _OWN_MOST)
-        if self._pulse.idle(key) > (0.0 if why else seldom) and key not in self._asking:
-            threading.Thread(target=self._ask_it, args=(key,), daemon=True).start()
+        if self._pulse.idle(key) > (0.0 if why else seldom):
+            self._begin_asking(key)
         return now - self._silent_since.get(key, now) > self.patience(key)
 
-    def doubt(self, key: Key, why: str) -> None:
-        """Take a version for silent, until it has answered a request of ours."""
-        self._failed[key] = why
+    def hear(self, key: Key) -> bool:
+        """Wait for the next sign of life of a version, and ask for one; where none comes in time, it is silent."""
+        began, beats = self._clock(), self._pulse.beats(key)
+        self._failed.pop(key, None)
+        self._begin_asking(key)
+        while self._pulse.beats(key) == beats:
+            waited = self._clock() - began
+            if waited > self._limit(key):
+                self._failed.setdefault(key, f"no answer for {waited:.0f} s")
+            if why := self._failed.get(key):
+                log.error("%s %s is silent: %s", *key, why)
+                self._board.move(*key, State.SILENT, why)
+                return False
+            time.sleep(_HEAR_SECONDS)
+        return True
 
     def forget(self, key: Key) -> None:
         """Begin anew, as a version does whose worker has died."""
@@ -77,6 +90,10 @@ class Answers:
 
     def _limit(self, key: Key) -> float:
         return _SILENT_SECONDS + _CALLS * self._call_seconds.get(key, _UNKNOWN_CALL)
+
+    def _begin_asking(self, key: Key) -> None:
+        if key not in self._asking:
+            threading.Thread(target=self._ask_it, args=(key,), daemon=True).start()
 
     def _ask_it(self, key: Key) -> None:
         self._asking[key] = mark = object()

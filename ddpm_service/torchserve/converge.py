@@ -91,23 +91,30 @@ class Converger:
         self._forget(desired)
         return report
 
-    def deviations(self, name: str, model: DesiredModel) -> dict[str, Deviation]:
-        """Where what TorchServe serves of a model is not what is wanted, by version. A dead worker is none.
+    def deviations(self, desired: Desired) -> dict[tuple[str, str], Deviation]:
+        """Where what TorchServe serves is not what is wanted, by name and version. A dead worker is none.
 
         Raises:
             ManagementError: TorchServe cannot be asked.
         """
-        served = {each.version: each for each in self._management.describe(name)}
         found = {}
-        for version, wish in model.versions.items():
-            if version not in served:
-                found[version] = Deviation("it is not registered any more", lost=True)
-            elif (workers := len(served[version].workers)) != wish.workers:
-                how = f"it has {workers} {'worker' if workers == 1 else 'workers'} instead of {wish.workers}"
-                found[version] = Deviation(how, lost=not workers)
-        default = self._management.default(name)
-        if default in served and default != model.default:
-            found.setdefault(model.default, Deviation(f"{default} answers where no version is named", lost=False))
+        for name in desired.models.keys() | set(self._management.models()):
+            served = {each.version: each for each in self._management.describe(name)}
+            model = desired.models.get(name)
+            # What a default that failed was to replace stays.
+            if model is None or model.default in served:
+                for version in served.keys() - (model.versions if model else {}).keys():
+                    found[name, version] = Deviation("it is not wanted", lost=False)
+            for version, wish in model.versions.items() if model else ():
+                if version not in served:
+                    found[name, version] = Deviation("it is not registered any more", lost=True)
+                elif (workers := len(served[version].workers)) != wish.workers:
+                    how = f"it has {workers} {'worker' if workers == 1 else 'workers'} instead of {wish.workers}"
+                    found[name, version] = Deviation(how, lost=not workers)
+            default = self._management.default(name)
+            if model and default in served and default != model.default:
+                how = f"{default} answers where no version is named"
+                found.setdefault((name, model.default), Deviation(how, lost=False))
         return found
 
     def _apply_model(self, name: str, model: DesiredModel, report: Report) -> None:

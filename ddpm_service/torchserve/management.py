@@ -13,6 +13,8 @@ from ddpm_service.torchserve.api import Api
 _CONNECT_SECONDS = 5.0
 # On loopback, of what is known without a worker; a Java that is stopped or out of memory says nothing.
 _ANSWER_SECONDS = 10.0
+# While it loads a version for somebody who waits for it, it answers nobody else.
+_IMPATIENT_SECONDS = 3.0
 # Registering and scaling wait for the worker, whose loading may take `startupTimeout`.
 _LOAD_SECONDS = 660.0
 _PAGE = 100
@@ -72,6 +74,10 @@ class Management:
 
     def __init__(self, url: str) -> None:
         self._api = Api(url, "management")
+
+    def ping(self) -> None:
+        """Ask for an answer at once."""
+        self._call("GET", "/models", {"limit": "1"}, _IMPATIENT_SECONDS)
 
     def models(self) -> list[str]:
         """Names of the registered models, sorted."""

@@ -18,6 +18,7 @@ class _Record:
     since: float  # when the first of those that wait began to, or the last sign of life while they did
     waiting: int = 0
     waited: float = 0.0  # in vain, by those that left since the last sign of life
+    beats: int = 0
 
 
 class Pulse:
@@ -45,6 +46,7 @@ class Pulse:
             with self._lock:
                 record.last = record.since = self._clock()
                 record.waited = 0.0
+                record.beats += 1
 
         try:
             yield beat
@@ -53,6 +55,11 @@ class Pulse:
                 record.waiting -= 1
                 if not record.waiting:
                     record.waited += self._clock() - record.since
+
+    def beats(self, key: Key) -> int:
+        """Count the signs of life so far."""
+        with self._lock:
+            return self._record(key).beats
 
     def silence(self, key: Key) -> float:
         """Seconds for which requests have waited since the last sign of life."""

@@ -26,8 +26,8 @@ from ddpm_service.torchserve.sockets import Sockets
 
 _WATCH_SECONDS = 1.0
 _LONGEST_PAUSE = 30.0
-# TorchServe is started again when it does not answer at so many looks in a row.
-_DEAF_LOOKS = 3
+# TorchServe is started again when for so long neither its management nor any version has answered.
+_DEAF_SECONDS = 30.0
 # The process ends when so many restarts in a row have failed.
 _RESTARTS = 5
 
@@ -82,7 +82,7 @@ class Supervisor:
         self._answers = Answers(board, pulse, partial(probe, self.server.inference_url))
         self._unready_since: dict[Key, float] = {}
         self._in_vain: set[Key] = set()
-        self._deaf = 0
+        self._deaf_since: float | None = None
         self._given_up: set[Key] = set()
         self._troubles: set[str] = set()
         self._stop = threading.Event()
@@ -133,39 +133,45 @@ class Supervisor:
             self._restart()
             return
         troubles = set()
-        is_changing = desired.is_changing(self.server.model_store)
-        for look in (self._reread, self._keep, self._watch_workers):
+        for look in (self._management.ping, self._reread, self._keep, self._watch_workers):
             try:
                 look()
             except (desired.DesiredError, ManagementError) as error:
                 troubles.add(str(error))
                 if isinstance(error, ManagementError) and error.status is None:
-                    # TorchServe's management answers nobody while a command has it load a version.
-                    if not is_changing and not desired.is_changing(self.server.model_store):
-                        self._is_deaf(str(error))
+                    self._is_deaf()
                     break
         else:
-            self._deaf = 0
+            self._deaf_since = None
         # Each trouble is told once while it lasts. If TorchServe died between two looks, the next look tells it.
         if self.server.running():
             for trouble in troubles - self._troubles:
                 log.error("%s", trouble)
         self._troubles = troubles
 
-    def _is_deaf(self, why: str) -> None:
-        """TorchServe says nothing: so nobody is known to answer."""
-        for name, model in self._board.models().items():
-            for version, standing in model.versions.items():
-                if standing.state is State.READY:
-                    self._answers.doubt((name, version), why)
-                    self._board.move(name, version, State.SILENT, why)
-        self._deaf += 1
-        if self._deaf >= _DEAF_LOOKS and self.server.running():
+    def _is_deaf(self) -> None:
+        """TorchServe's management says nothing: it loads a version for somebody who waits for that, or it is stuck.
+
+        Its versions tell which: where none answers, and no command has it load one, it is started again.
+        """
+        ready = [
+            (name, version)
+            for name, model in self._board.models().items()
+            for version, standing in model.versions.items()
+            if standing.state is State.READY
+        ]
+        answering = [key for key in ready if self._answers.hear(key)]
+        now = time.monotonic()
+        if answering or desired.is_changing(self.server.model_store):
+            self._deaf_since = None
+        elif self._deaf_since is None:
+            self._deaf_since = now
+        elif now - self._deaf_since > _DEAF_SECONDS and self.server.running():
             log.error("TorchServe does not answer and is stopped")
             self.server.stop()
 
     def _restart(self) -> None:
-        self._deaf = 0
+        self._deaf_since = None
         self._in_vain.clear()
         self._unready_since.clear()
         self._lose("TorchServe has ended and is started again")
@@ -213,12 +219,8 @@ class Supervisor:
         """Undo what somebody did at TorchServe's own ports: models.yaml says what is served, once it is applied."""
         if not self._seen:
             return
-        found = {
-            (name, version): deviation
-            for name, model in self._wanted.models.items()
-            for version, deviation in self._converger.deviations(name, model).items()
-            if (name, version) not in self._given_up
-        }
+        deviations = self._converger.deviations(self._wanted)
+        found = {key: deviation for key, deviation in deviations.items() if key not in self._given_up}
         if not found:
             return
         with suppress(_UnderWayError), desired.changing(self.server.model_store, self._under_way, shared=True):

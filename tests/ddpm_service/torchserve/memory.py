@@ -28,6 +28,9 @@ class Memory(Management):
             self.register(f"a_{version}.mar")
         self.answering = versions[0]
 
+    def ping(self) -> None:
+        pass
+
     def models(self) -> list[str]:
         return ["a"]
 

@@ -108,3 +108,14 @@ def test_while_nothing_is_known_of_its_calls_it_has_more_time():
     with watched.pulse.asked(KEY):
         assert watched.after(10) == (State.READY, False)
         assert watched.after(5) == (State.SILENT, False)
+
+
+def test_it_can_be_waited_for_whether_it_answers(watched):
+    assert watched.answers.hear(KEY)
+    assert watched.asked == 2
+    watched.failure = "it made no image"
+    assert not watched.answers.hear(KEY)
+    assert watched.board.models()["faces"].versions["1"].state is State.SILENT
+    watched.failure = ""
+    watched.after(1)
+    assert watched.after(1) == (State.READY, False)

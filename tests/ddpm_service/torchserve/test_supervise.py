@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from ddpm_service.errors import ServiceError
 from ddpm_service.torchserve import supervise
-from ddpm_service.torchserve.board import Board
+from ddpm_service.torchserve.board import Board, State
 from ddpm_service.torchserve.desired import changing
-from ddpm_service.torchserve.management import ManagementError, ServedVersion
+from ddpm_service.torchserve.management import ManagementError
 from ddpm_service.torchserve.pulse import Pulse
 from ddpm_service.torchserve.supervise import Supervisor
 from tests.ddpm_service.torchserve.memory import Memory
@@ -26,12 +27,21 @@ class Supervised:
         self.store.mkdir()
         (folder / "config.properties").touch()
         monkeypatch.setattr(supervise, "Management", lambda _: self.torchserve)
-        monkeypatch.setattr(supervise, "probe", lambda *_: None)
+        monkeypatch.setattr(supervise, "probe", self._probe)
+        self.failure = ""
         self.supervisor = Supervisor(
             folder / "config.properties", self.models, board=Board(), drain=lambda _name, _version: None, pulse=Pulse()
         )
         monkeypatch.setattr(self.supervisor.server, "running", lambda: True)
         self.want("1.0")
+
+    def _probe(self, *_: object) -> None:
+        if self.failure:
+            raise ServiceError(self.failure)
+
+    @property
+    def states(self) -> set[State]:
+        return {each.state for each in self.supervisor._board.models()["a"].versions.values()}
 
     def want(self, default: str) -> None:
         self.models.write_text(FILE.replace("DEFAULT", default))
@@ -90,20 +100,46 @@ def test_a_change_that_was_applied_in_part_can_be_taken_back(supervised: Supervi
     assert supervised.look(1) == "1.0"
 
 
-def test_a_torchserve_that_is_busy_with_a_commands_change_is_not_taken_for_silent(
-    supervised: Supervised, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def says_nothing(_: str) -> list[ServedVersion]:
+class Deaf(Memory):
+    """Its management answers nobody."""
+
+    def ping(self) -> None:
         raise ManagementError("too late")
 
-    monkeypatch.setattr(supervised.torchserve, "describe", says_nothing)
-    stopped: list[bool] = []
-    monkeypatch.setattr(supervised.supervisor.server, "stop", lambda: stopped.append(True))
-    with changing(supervised.store, taken=pytest.fail):
-        supervised.look(4)
-        assert stopped == []
+
+@pytest.fixture
+def deaf(supervised: Supervised, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let TorchServe's management fall silent; what is done then is put into the list."""
+    done: list[str] = []
+    supervised.torchserve.__class__ = Deaf
+    monkeypatch.setattr(supervise, "_DEAF_SECONDS", -1.0)
+    monkeypatch.setattr(supervised.supervisor.server, "stop", lambda: done.append("stopped"))
+    return done
+
+
+def test_while_its_versions_answer_a_silent_management_stops_nothing(supervised: Supervised, deaf: list[str]) -> None:
     supervised.look(4)
-    assert stopped
+    assert supervised.states == {State.READY}
+    assert deaf == []
+
+
+def test_a_torchserve_of_which_nothing_answers_is_told_and_started_again(
+    supervised: Supervised, deaf: list[str]
+) -> None:
+    supervised.failure = "it made no image"
+    supervised.look(1)
+    assert supervised.states == {State.SILENT}
+    with changing(supervised.store, taken=pytest.fail):  # a command has it load a version
+        supervised.look(2)
+    assert deaf == []
+    supervised.look(2)
+    assert deaf == ["stopped"]
+
+
+def test_what_nobody_wants_goes_as_soon_as_it_is_seen(supervised: Supervised) -> None:
+    supervised.torchserve.register("a_6.6.mar")
+    supervised.look(1)
+    assert supervised.torchserve.versions.keys() == {"1.0", "1.1"}
 
 
 def test_a_change_waits_for_the_end_of_the_one_under_way(supervised: Supervised) -> None:
