@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import torch
@@ -112,7 +113,15 @@ class Bands(BaseModel):
 
 def _each(values: tuple[float, float, float, float], channels: int, like: Tensor) -> Tensor:
     """Give (1, 4C, 1, 1): the number of its band for every channel."""
-    return like.new_tensor(values).repeat_interleave(channels).view(1, -1, 1, 1)
+    return _resident(values, channels, like.dtype, like.device)
+
+
+@lru_cache(maxsize=64)
+def _resident(
+    values: tuple[float, float, float, float], channels: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    with torch.inference_mode(False):  # training may ask for the same numbers
+        return torch.tensor(values, dtype=dtype).repeat_interleave(channels).view(1, -1, 1, 1).to(device)
 
 
 def spread_of(batches: Iterable[Tensor]) -> tuple[float, float, float]:

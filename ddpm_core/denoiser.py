@@ -64,7 +64,7 @@ class Denoiser:
         self.guide = guide
         self.bands = bands
         self.clip = schedule.clip
-        self._alpha_bar = torch.tensor(schedule.alpha_bar, dtype=torch.float64)
+        self._alpha_bar = torch.tensor(schedule.alpha_bar, dtype=torch.float64).to(self.device)
 
     def __call__(self, x: Tensor, level: Tensor) -> Tensor:
         """Predict r from x (B, C, H, W) at level (B,)."""

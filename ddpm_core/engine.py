@@ -11,11 +11,11 @@ import logging
 import math
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ddpm_core import events
@@ -23,11 +23,12 @@ from ddpm_core.denoiser import Denoiser
 from ddpm_core.device import is_lost, out_of_memory
 from ddpm_core.errors import InvalidInput
 from ddpm_core.events import Event
-from ddpm_core.pixels import to_pixels
+from ddpm_core.leaving import Leaving, Shown, shown
 from ddpm_core.plan import Plan
-from ddpm_core.ranking import best, resemblance
+from ddpm_core.ranking import demerits
 from ddpm_core.room import Room
-from ddpm_core.sampling import SampleState, advance
+from ddpm_core.runner import Runner
+from ddpm_core.transfer import Parcel
 
 log = logging.getLogger(__name__)
 
@@ -42,32 +43,73 @@ class Busy(Exception):
 
 @dataclass(eq=False)
 class _Job:
-    """Where one request stands."""
+    """Where one request stands.
+
+    Attributes:
+        left: (calls + 1,) work that one image has left after each call, in calls of the network alone.
+        position: last reported place in the queue.
+        step: calls launched.
+        is_over: no call will be launched any more.
+    """
 
     plan: Plan
     num_images: int
     preview_every: int
     admitted: float
-    cost: NDArray[np.float64]  # (calls,), of one image
-    position: int = -1  # last reported place in the queue
+    left: NDArray[np.float64]
+    position: int = -1
     started: float = math.inf
-    states: list[SampleState] = field(default_factory=list)  # empty until started
-
-    @property
-    def step(self) -> int:
-        return self.states[0].position if self.states else 0
+    step: int = 0
+    is_over: bool = False
 
     @property
     def rows(self) -> int:
         return len(self.plan.seeds)
 
     @property
-    def work_done(self) -> float:
-        return float(self.cost[: self.step].sum()) * self.rows
-
-    @property
     def work_left(self) -> float:
-        return float(self.cost[self.step :].sum()) * self.rows
+        return float(self.left[self.step]) * self.rows
+
+    def eta(self, step: int, now: float) -> float:
+        """Give the seconds that are left after so many calls, at the pace so far."""
+        left = float(self.left[step])
+        return round((now - self.started) / (float(self.left[0]) - left) * left, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What a tick did for one request.
+
+    Attributes:
+        step: calls made with it.
+        rows: of the tick's batch.
+        pictures: of those that leave the device with it.
+        error: why it failed.
+    """
+
+    request_id: str
+    job: _Job
+    step: int
+    rows: slice
+    pictures: slice
+    error: Exception | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Flight:
+    """A tick that is launched, and that the device may still be at.
+
+    Attributes:
+        begin: when it was launched.
+        work: of all its rows.
+        parts: what it did.
+        shown: on its way to the host.
+    """
+
+    begin: float
+    work: float
+    parts: list[_Part]
+    shown: Parcel
 
 
 class StepEngine:
@@ -76,6 +118,7 @@ class StepEngine:
     Args:
         denoiser: the network.
         max_rows: images in one network call, as far as memory goes (`ddpm_core.room`).
+        ahead: ticks that are launched before an earlier one is waited for: on a GPU one, which then never idles.
         seconds_per_row: first estimate of a network call's time per image; corrected while running.
         guide_cost: a call of the guide, in calls of the network.
         capacity: open requests; one more is refused with `Busy`.
@@ -88,6 +131,7 @@ class StepEngine:
         denoiser: Denoiser,
         *,
         max_rows: int,
+        ahead: int = 0,
         seconds_per_row: float = 0.01,
         guide_cost: float = 0.0,
         capacity: int = 64,
@@ -95,13 +139,16 @@ class StepEngine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.denoiser = denoiser
-        self._room = Room(max_rows, clock)
+        self.ahead = ahead
         self.seconds_per_row = seconds_per_row
         self.guide_cost = guide_cost
         self.capacity = capacity
         self.max_work = max_work
         self._clock = clock
         self._jobs: dict[str, _Job] = {}
+        self._runner = Runner(denoiser, Room(max_rows, clock))
+        self._flights: deque[_Flight] = deque()
+        self._landed = -math.inf
 
     def __len__(self) -> int:
         """Give the number of open requests."""
@@ -114,11 +161,11 @@ class StepEngine:
     @property
     def max_rows(self) -> int:
         """Images in one network call, now."""
-        return self._room.rows
+        return self._runner.room.rows
 
     @max_rows.setter
     def max_rows(self, most: int) -> None:
-        self._room = Room(most, self._clock)
+        self._runner.room = Room(most, self._clock)
 
     @property
     def backlog_seconds(self) -> float:
@@ -164,7 +211,8 @@ class StepEngine:
                 allowed=f"num_images × num_inference_steps ≤ {limit}",
             )
         self.check_room()
-        self._jobs[request_id] = _Job(plan, num_images or len(plan.seeds), preview_every, self._clock(), cost)
+        left = np.concatenate([cost[::-1].cumsum()[::-1], [0.0]])
+        self._jobs[request_id] = _Job(plan, num_images or len(plan.seeds), preview_every, self._clock(), left)
 
     def check_room(self, coming: int = 0) -> None:
         """Raise `Busy` if the engine is full, or will be with so many who are on their way to it."""
@@ -176,6 +224,7 @@ class StepEngine:
         gone = self._jobs.keys() - set(request_ids)
         for request_id in gone:
             del self._jobs[request_id]
+        self._runner.forget(gone)
         return len(gone)
 
     def tick(self) -> list[tuple[str, Event]]:
@@ -184,27 +233,61 @@ class StepEngine:
         Raises:
             Exception: the device is lost (`ddpm_core.device.is_lost`); so is all that is under way.
         """
-        self._room.widen()
-        order = sorted(self._jobs, key=self._due)
+        self._runner.room.widen()
+        order = sorted((key for key, job in self._jobs.items() if not job.is_over), key=self._due)
         chosen = self._choose(order)
         happened = self._start(chosen)
         happened += self._report_queue([request_id for request_id in order if request_id not in chosen])
-        if not chosen:
-            return happened
-        jobs = [self._jobs[request_id] for request_id in chosen]
-        states = [state for job in jobs for state in job.states]
-        work = sum(job.cost[job.step] * job.rows for job in jobs)
-        begin = self._clock()
-        outcomes = [
-            outcome
-            for first in range(0, len(states), self.max_rows)
-            for outcome in self._advance(states[first : first + self.max_rows])
-        ]
-        self._learn((self._clock() - begin) / float(work))
-        for request_id, job in zip(chosen, jobs, strict=True):
-            mine, outcomes = outcomes[: job.rows], outcomes[job.rows :]
-            happened += [(request_id, event) for event in self._proceed(request_id, job, mine)]
+        if chosen:
+            self._flights.append(self._launch(chosen))
+        while len(self._flights) > (self.ahead if chosen else 0):
+            happened += self._land(self._flights.popleft())
         return happened
+
+    def _launch(self, chosen: Sequence[str]) -> _Flight:
+        """Have the device advance these requests, and send what is to be shown of them."""
+        begin = self._clock()
+        jobs = {request_id: self._jobs[request_id] for request_id in chosen}
+        before = sum(job.work_left for job in jobs.values())
+        failed = self._runner.advance({request_id: job.plan for request_id, job in jobs.items()})
+        leaving = Leaving(self._runner.batch)
+        parts = [self._step(request_id, job, failed.get(request_id), leaving) for request_id, job in jobs.items()]
+        work = before - sum(job.work_left for job in jobs.values())
+        self._runner.forget(request_id for request_id, job in jobs.items() if job.is_over)
+        return _Flight(begin, work, parts, leaving.send())
+
+    def _step(self, request_id: str, job: _Job, error: Exception | None, leaving: Leaving) -> _Part:
+        """Take a request's images a step further; what is to be shown of them leaves."""
+        job.step += 1
+        rows, pictures = self._runner.rows[request_id], slice(0)
+        batch = self._runner.batch.part(rows.start, rows.stop)
+        if error is None and job.step == job.plan.calls:
+            demerit = None
+            if job.plan.target is not None and job.num_images < job.rows:
+                try:
+                    demerit = demerits(self.denoiser, batch.x, batch.target[0], rows=self.max_rows)
+                except Exception as problem:
+                    if is_lost(problem):
+                        raise
+                    error = problem
+            pictures = leaving.add(batch, batch.x, demerit)
+        elif error is None and job.preview_every and job.step % job.preview_every == 0:
+            pictures = leaving.add(batch, batch.x0_prev)
+        job.is_over = error is not None or job.step == job.plan.calls
+        return _Part(request_id, job, job.step, slice(rows.start, rows.stop), pictures, error)
+
+    def _land(self, flight: _Flight) -> list[tuple[str, Event]]:
+        """Wait for a tick, and report what it did for those who are still open."""
+        seen = shown(flight.shown)
+        now = self._clock()
+        self._learn((now - max(flight.begin, self._landed)) / flight.work)
+        self._landed = now
+        return [
+            (part.request_id, event)
+            for part in flight.parts
+            if self._jobs.get(part.request_id) is part.job
+            for event in self._report(part, seen, now)
+        ]
 
     def _due(self, request_id: str) -> float:
         job = self._jobs[request_id]
@@ -226,17 +309,16 @@ class StepEngine:
         happened: list[tuple[str, Event]] = []
         for request_id in chosen:
             job = self._jobs[request_id]
-            if not job.states:
+            if math.isinf(job.started):
                 job.started = self._clock()
-                job.states = [state.to(self.denoiser.device) for state in job.plan.start()]
                 happened.append((request_id, events.Started(job.started - job.admitted)))
         return happened
 
     def _report_queue(self, waiting: Sequence[str]) -> list[tuple[str, Event]]:
         happened: list[tuple[str, Event]] = []
-        running = sum(1 for job in self._jobs.values() if job.states)
+        running = sum(job.started < math.inf for job in self._jobs.values())
         for position, request_id in enumerate(
-            request_id for request_id in waiting if not self._jobs[request_id].states
+            request_id for request_id in waiting if math.isinf(self._jobs[request_id].started)
         ):
             job = self._jobs[request_id]
             if job.position != running + position:
@@ -244,64 +326,26 @@ class StepEngine:
                 happened.append((request_id, events.Queued(job.position)))
         return happened
 
-    def _advance(self, states: Sequence[SampleState]) -> list[SampleState | Exception]:
-        """Advance rows; where that fails, in parts until the rows that fail are alone: states are immutable."""
-        try:
-            advanced = advance(self.denoiser, states)
-        except Exception as error:
-            if is_lost(error):
-                raise
-            if len(states) == 1:
-                traceback.clear_frames(error.__traceback__)  # the error is kept for a while, but not what it computed
-                return [error]
-            if out_of_memory(error):
-                self._room.halve(len(states))
-                log.warning(
-                    "out of memory with %d images in a call; from now on at most %d", len(states), self.max_rows
-                )
-        else:
-            finite = torch.stack([state.x for state in advanced]).isfinite().flatten(1).all(1).tolist()
-            return [
-                state if ok else FloatingPointError("the image is no longer finite")
-                for state, ok in zip(advanced, finite, strict=True)
-            ]
-        # The error's frames held the failed call's memory. Here the error is gone, and so the memory is free.
-        part = min(len(states) // 2, self.max_rows)
-        return [
-            outcome for first in range(0, len(states), part) for outcome in self._advance(states[first : first + part])
-        ]
-
-    def _proceed(self, request_id: str, job: _Job, outcomes: Sequence[SampleState | Exception]) -> list[Event]:
-        """Take a request's rows a step further, or end it."""
-        states = [outcome for outcome in outcomes if isinstance(outcome, SampleState)]
-        if len(states) < len(outcomes):
-            del self._jobs[request_id]
-            return [_failed(next(outcome for outcome in outcomes if isinstance(outcome, Exception)))]
-        job.states = states
-        now = self._clock()
-        left = job.plan.calls - job.step
-        happened: list[Event] = [
-            events.Progress(job.step, job.plan.calls, round((now - job.started) / job.work_done * job.work_left, 3))
-        ]
-        if left and job.preview_every and job.step % job.preview_every == 0:
-            happened += [
-                events.Preview(job.step, i, to_pixels(state.x0_prev))
-                for i, state in enumerate(states)
-                if state.x0_prev is not None
-            ]
-        if not left:
-            del self._jobs[request_id]
-            images, target = torch.stack([state.x for state in states]), states[0].target
-            try:
-                kept = best(self.denoiser, images, target, job.num_images, rows=self.max_rows)
-                near = [*resemblance(images, target)] if target is not None else [None] * len(states)
-            except Exception as error:
-                if is_lost(error):
-                    raise
-                return [*happened, _failed(error)]
-            happened += [events.Image(i, states[k].seed, near[k], to_pixels(states[k].x)) for i, k in enumerate(kept)]
-            happened.append(events.End(job.started - job.admitted, now - job.started, job.plan.work))
-        return happened
+    def _report(self, part: _Part, seen: Shown, now: float) -> list[Event]:
+        """Tell what a tick did for a request; end it where it is over."""
+        job, step, plan = part.job, part.step, part.job.plan
+        error, is_last = part.error, part.step == part.job.plan.calls
+        if error is None and not seen.finite[part.rows].all():
+            error = FloatingPointError("the image is no longer finite")
+        if error is not None or is_last:
+            del self._jobs[part.request_id]
+            self._runner.forget([part.request_id])
+        if error is not None:
+            return [_failed(error)]
+        happened: list[Event] = [events.Progress(step, plan.calls, job.eta(step, now))]
+        pictures = seen.pictures[part.pictures]
+        if not is_last:
+            return happened + [events.Preview(step, i, picture) for i, picture in enumerate(pictures)]
+        kept = seen.demerit[part.pictures].argsort(kind="stable")[: job.num_images]
+        for i, k in enumerate(kept):
+            near = None if plan.target is None else float(seen.resemblance[part.pictures][k])
+            happened.append(events.Image(i, plan.seeds[k], near, pictures[k]))
+        return [*happened, events.End(job.started - job.admitted, now - job.started, plan.work)]
 
     def _learn(self, seconds_per_row: float) -> None:
         self.seconds_per_row += 0.1 * (seconds_per_row - self.seconds_per_row)

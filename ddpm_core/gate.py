@@ -17,7 +17,7 @@ from torch import Tensor
 from ddpm_core.bundle import Gate
 from ddpm_core.denoiser import Denoiser
 from ddpm_core.guidance import low_pass
-from ddpm_core.sampling import noise
+from ddpm_core.sampling import noise_key, noises
 
 SIGMA = 4.0
 """Where real faces were told from cats best (docs/decisions.md); σ at a 256 px side."""
@@ -59,17 +59,18 @@ def denoising_errors(
         rows: images in one network call.
 
     Returns:
-        Two of (B,), on the CPU.
+        Two of (B,), on the denoiser's device.
     """
     schedule, side = denoiser.schedule, images.shape[-1]
     level = schedule.level_at(sigma, side)
     clean = images.to(denoiser.device).clamp(-1, 1)
     a = float(schedule.alpha_bar[level])
-    x = math.sqrt(a) * clean + math.sqrt(1 - a) * noise(_NOISE_SEED, 0, images.shape[1:]).to(clean)
+    key = torch.full((1,), noise_key(_NOISE_SEED, 0), device=clean.device)
+    x = math.sqrt(a) * clean + math.sqrt(1 - a) * noises(key, images.shape[1:]).to(clean.dtype)
     parts = [denoiser(part, torch.full((len(part),), level, device=x.device)) for part in torch.split(x, rows)]
     seen = x / math.sqrt(a)
     smoothed = [_error(low_pass(seen, grid), clean) for grid in _GRIDS if grid <= side]
-    return _error(torch.cat(parts).clamp(-1, 1), clean).log().cpu(), torch.stack(smoothed).amin(0).log().cpu()
+    return _error(torch.cat(parts).clamp(-1, 1), clean).log(), torch.stack(smoothed).amin(0).log()
 
 
 def fit(model: Tensor, plain: Tensor, source: str) -> Gate:

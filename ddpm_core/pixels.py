@@ -18,7 +18,12 @@ def to_tensor(pixels: Pixels, channels: int = 3) -> Tensor:
     return x if channels == 3 else torch.einsum("chw,c->hw", x, _LUMA)[None]
 
 
+def to_levels(x: Tensor) -> Tensor:
+    """Give (…, H, W, 3) uint8 from (…, C, H, W) about in [−1, 1], C = 1 or 3, where x is; the rest is clipped."""
+    levels = ((x.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return levels.expand(*levels.shape[:-3], 3, -1, -1).movedim(-3, -1).contiguous()
+
+
 def to_pixels(x: Tensor) -> Pixels:
-    """Give (H, W, 3) uint8 from (C, H, W) about in [−1, 1], C = 1 or 3; what lies outside is clipped."""
-    levels = ((x.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return levels.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
+    """Give (H, W, 3) uint8 from (C, H, W), as `to_levels` does, on the host."""
+    return to_levels(x).cpu().numpy()

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from ddpm_core.curve import CurvePoint, curve
 from ddpm_core.errors import InvalidInput
 from ddpm_core.gate import Judgement
 from ddpm_core.pixels import Pixels, to_tensor
-from ddpm_core.sampling import MAX_SEED, Sampler, SampleState, StepTable, build, ddim_raw, noise
+from ddpm_core.sampling import MAX_SEED, Sampler, SampleState, StepTable, build, ddim_raw, noise_key, noises
 from ddpm_core.tone import pull
 
 E = TypeVar("E", bound=StrEnum)
@@ -104,13 +105,10 @@ class Plan:
 
     def start(self) -> list[SampleState]:
         """Give every image before its first call: noise, or the noised target (SDEdit, Meng et al. 2022)."""
-        return [SampleState(self.table, seed, self._first(seed), target=self.target) for seed in self.seeds]
-
-    def _first(self, seed: int) -> Tensor:
-        z = noise(seed, 0, self.shape)
-        if self.target is None:
-            return z
-        return math.sqrt(self.start_alpha_bar) * self.target + math.sqrt(1 - self.start_alpha_bar) * z
+        first = noises(torch.tensor([noise_key(seed, 0) for seed in self.seeds]), self.shape)
+        if self.target is not None:
+            first = math.sqrt(self.start_alpha_bar) * self.target + math.sqrt(1 - self.start_alpha_bar) * first
+        return [SampleState(self.table, seed, x, target=self.target) for seed, x in zip(self.seeds, first, strict=True)]
 
 
 @dataclass(frozen=True)

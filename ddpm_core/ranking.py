@@ -12,36 +12,33 @@ _CELLS = 16
 _SIGMA = 1.1  # finer than the gate's: finished images differ in their features
 
 
-def resemblance(images: Tensor, target: Tensor) -> list[float]:
-    """Give how near (K, C, H, W) images are to the target (C, H, W): 1 is the same in its coarse structure.
+def resemblance(images: Tensor, target: Tensor) -> Tensor:
+    """Give how near (K, C, H, W) images are to targets, (C, H, W) or one each: (K,), where they are.
 
-    It is one minus the root mean square distance at 16 × 16 cells, in units of half the range from black to white.
+    1 is the same in its coarse structure. It is one minus the root mean square distance at 16 × 16 cells, in units of
+    half the range from black to white.
     """
-    return (1 - _distance(images, target).sqrt()).clamp(min=0).tolist()
+    return (1 - _distance(images, target).sqrt()).clamp(min=0)
 
 
-def best(denoiser: Denoiser, images: Tensor, target: Tensor | None, keep: int, *, rows: int) -> list[int]:
-    """Give the indices of the `keep` images that are most like the target and most like what the model knows.
+def demerits(denoiser: Denoiser, images: Tensor, target: Tensor, *, rows: int) -> Tensor:
+    """Give the scores (K,) by which images of one target are ranked, lower is better, where they are.
 
-    The score is the sum of two z-scores over the K images, lower is better: of ln of the mean squared distance to the
-    target at 16 × 16 cells, and of how much worse than usual the model denoises the image (`ddpm_core.gate`).
+    It is the sum of two z-scores over the K images: of ln of the mean squared distance to the target at 16 × 16 cells,
+    and of how much worse than usual the model denoises the image (`ddpm_core.gate`).
 
     Args:
-        denoiser: the model; called once for every image, but not when all are kept or there is no target.
+        denoiser: the model; called once for every image.
         images: (K, C, H, W), finished.
-        target: (C, H, W); None for unguided images, of which the first are kept, in their own order.
-        keep: how many.
+        target: (C, H, W).
         rows: images in one network call.
     """
-    if target is None or keep >= len(images):
-        return list(range(keep))
     model, plain = denoising_errors(denoiser, images, _SIGMA, rows=rows)
-    score = _z(_distance(images, target).clamp(min=1e-12).log()) + _z(model - plain)
-    return score.argsort(stable=True)[:keep].tolist()
+    return _z(_distance(images, target).clamp(min=1e-12).log()) + _z(model - plain)
 
 
 def _distance(images: Tensor, target: Tensor) -> Tensor:
-    return low_pass(images.clamp(-1, 1) - target, _CELLS).square().flatten(1).mean(1).cpu()
+    return low_pass(images.clamp(-1, 1) - target, _CELLS).square().flatten(1).mean(1)
 
 
 def _z(values: Tensor) -> Tensor:

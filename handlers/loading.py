@@ -53,6 +53,7 @@ def load_engine(bundle: Path, gpu: int | None, settings: Settings) -> tuple[Pipe
     engine = StepEngine(
         denoiser,
         max_rows=max_rows,
+        ahead=0 if denoiser.device.type == "cpu" else 1,
         seconds_per_row=seconds_per_row,
         guide_cost=guide_cost,
         capacity=settings.capacity,

@@ -18,7 +18,7 @@ from ddpm_core.bundle import Bundle, Manifest
 from ddpm_core.denoiser import Denoiser, Prediction, fastest_dtype, make_ready
 from ddpm_core.domain import Domain
 from ddpm_core.plan import make_plan
-from ddpm_core.sampling import advance
+from ddpm_core.sampling import Batch, advance
 from ddpm_core.timing import in_turn
 
 IMAGES = 5
@@ -110,7 +110,8 @@ def solo(report: Callable[[str], object], *, steps: int = 2) -> Solo:
 
 def _tick(denoiser: Denoiser, states: Sequence[Any]) -> Callable[[], object]:
     # One image a call: on a CPU the engine finds that best for a network of this size.
-    return lambda: [advance(denoiser, [state]) for state in states]
+    alone = [Batch.of([state], denoiser.device) for state in states]
+    return lambda: [advance(denoiser, batch) for batch in alone]
 
 
 def _origin_step(network: nn.Module, target: np.ndarray) -> Callable[[], object]:

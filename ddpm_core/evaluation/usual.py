@@ -47,5 +47,5 @@ def usual(
     for part in torch.split(images, _AT_ONCE):
         errors.append(denoising_errors(pipeline.denoiser, part, rows=_AT_ONCE))
         on_images(len(part))
-    model, plain = (torch.cat(column) for column in zip(*errors, strict=True))
+    model, plain = (torch.cat(column).cpu() for column in zip(*errors, strict=True))
     return Statistics(gate=fit(model, plain, source), tone=tone_of(images))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ddpm_core.guidance.lowpass import LUMA, low_pass
+from ddpm_core.guidance.lowpass import low_pass, luma
 
 _COARSE, _FINE = 16, 64
 
@@ -25,8 +25,8 @@ def detail(image: Tensor) -> Tensor:
     Returns:
         (B, 1, H, W).
     """
-    luma = torch.einsum("bchw,c->bhw", image, torch.tensor(LUMA).to(image))[:, None] if image.shape[1] == 3 else image
-    return low_pass(luma, _FINE) - low_pass(luma, _COARSE)
+    light = luma(image) if image.shape[1] == 3 else image
+    return low_pass(light, _FINE) - low_pass(light, _COARSE)
 
 
 def apart_displacement(x0: Tensor, target: Tensor, distance: Tensor) -> Tensor:

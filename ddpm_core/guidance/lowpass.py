@@ -9,6 +9,7 @@ a different grid in each row.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -19,7 +20,7 @@ LUMA = (0.299, 0.587, 0.114)  # BT.601
 
 
 @lru_cache(maxsize=256)
-def projector(side: int, grid: int) -> Tensor:
+def _projector(side: int, grid: int) -> Tensor:
     """Give M, (side, side) float32: area-resize of a line of pixels to `grid` cells, then bicubic back."""
     if grid >= side:
         return torch.eye(side)
@@ -35,26 +36,42 @@ def projector(side: int, grid: int) -> Tensor:
     return (up @ down).float()
 
 
+@lru_cache(maxsize=256)
+def _resident(side: int, grid: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Keep M where it is needed."""
+    return _projector(side, grid).to(device, dtype)
+
+
+@lru_cache(maxsize=16)
+def _luma_weights(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(LUMA, dtype=torch.float32).to(device, dtype)
+
+
+def luma(image: Tensor) -> Tensor:
+    """Give the luma (B, 1, H, W) of RGB images (B, 3, H, W)."""
+    return torch.einsum("bchw,c->bhw", image, _luma_weights(image.dtype, image.device))[:, None]
+
+
 def low_pass(image: Tensor, grid: int) -> Tensor:
     """Give what of images (B, C, H, W), H = W, is left at `grid` × `grid` cells."""
-    m = projector(image.shape[-1], grid).to(image)
+    m = _resident(image.shape[-1], grid, image.dtype, image.device)
     return m @ image @ m.T
 
 
-def low_pass_displacement(x0: Tensor, target: Tensor, weight: Tensor, grid: Tensor, chroma: Tensor) -> Tensor:
+def low_pass_displacement(x0: Tensor, target: Tensor, weight: Tensor, grids: Sequence[int], chroma: Tensor) -> Tensor:
     """Give Δ for rows whose strengths and grids differ.
 
     Args:
         x0: (B, C, H, W) clipped clean prediction, H = W.
         target: (B, C, H, W) target in [−1, 1].
         weight: (B,) strength, 0..1.
-        grid: (B,) cells a side; whole numbers ≥ 1.
+        grids: B numbers of cells a side, ≥ 1.
         chroma: (B,) strength of the colour part: 0 leaves the model its own colours. Three channels only.
     """
     side = x0.shape[-1]
-    m = torch.stack([projector(side, int(g)) for g in grid.tolist()]).to(x0)[:, None]  # (B, 1, H, H)
+    m = torch.stack([_resident(side, grid, x0.dtype, x0.device) for grid in grids])[:, None]  # (B, 1, H, H)
     delta = m @ (target - x0) @ m.mT * weight.view(-1, 1, 1, 1)
     if x0.shape[1] != 3:
         return delta
-    luma = torch.einsum("bchw,c->bhw", delta, torch.tensor(LUMA).to(x0))[:, None]
-    return luma + chroma.view(-1, 1, 1, 1) * (delta - luma)
+    light = luma(delta)
+    return light + chroma.view(-1, 1, 1, 1) * (delta - light)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -77,7 +78,12 @@ class StepTable:
 
     def row(self, position: int) -> Column:
         """Give the row of call `position`: (len(COLUMNS),) numbers in the order of COLUMNS."""
-        return np.array([getattr(self, name)[position] for name in COLUMNS])
+        row: Column = self._rows[position]
+        return row
+
+    @cached_property
+    def _rows(self) -> Column:
+        return np.stack([getattr(self, name) for name in COLUMNS], axis=1)
 
     def __str__(self) -> str:
         """Print the table, a line a call."""

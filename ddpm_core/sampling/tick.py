@@ -3,97 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ddpm_core.denoiser import Denoiser
 from ddpm_core.guidance import apart_displacement, auto_displacement, low_pass_displacement, pixel_displacement
 from ddpm_core.sampling.noise import noise_key, noises
-from ddpm_core.sampling.table import COLUMNS, StepTable
-
-
-@dataclass(frozen=True, eq=False)
-class SampleState:
-    """One image under way. Immutable: a tick makes a new one, so a failed tick can simply be repeated.
-
-    Attributes:
-        table: the plan's numbers.
-        seed: of this image's noise.
-        x: (C, H, W) float32, the noisy image at `table.levels[position]`.
-        position: network calls made so far.
-        x0_prev: (C, H, W), the clipped, unguided clean prediction of the last call; None before the first.
-        target: (C, H, W) in [−1, 1] that guidance aims at; None when unguided.
-    """
-
-    table: StepTable
-    seed: int
-    x: Tensor
-    position: int = 0
-    x0_prev: Tensor | None = None
-    target: Tensor | None = None
-
-    @property
-    def done(self) -> bool:
-        """True when no network call is left and `x` is the clean image."""
-        return self.position >= len(self.table)
-
-    def to(self, device: torch.device) -> SampleState:
-        """Give this state with its tensors on `device`."""
-        x0_prev, target = (None if t is None else t.to(device) for t in (self.x0_prev, self.target))
-        return replace(self, x=self.x.to(device), x0_prev=x0_prev, target=target)
+from ddpm_core.sampling.state import Batch, SampleState
+from ddpm_core.sampling.table import COLUMNS
+from ddpm_core.transfer import to_device
 
 
 @torch.inference_mode()
-def advance(denoiser: Denoiser, states: Sequence[SampleState]) -> list[SampleState]:
-    """Make one network call for every state, and one of its guide where the table asks for it.
+def advance(denoiser: Denoiser, batch: Batch) -> Batch:
+    """Make one network call for every image, and one of its guide where the table asks for it.
 
-    Rows may differ in all but shape. Inputs are left untouched.
+    Rows may differ in all but shape. What is asked of a device is the same for one row as for many, and nothing waits
+    for it.
 
     Args:
-        denoiser: the network.
-        states: none of them done; x of equal shape (C, H, W).
+        denoiser: the network; on the batch's device.
+        batch: none of its images done. Left untouched.
 
     Returns:
-        The states one call further, in the same order.
+        The batch one call further.
     """
-    x = torch.stack([state.x for state in states])  # (B, C, H, W)
-    level = torch.tensor([int(state.table.levels[state.position]) for state in states], device=x.device)
-    rows = np.stack([state.table.row(state.position) for state in states])  # (B, columns)
-    column = dict(zip(COLUMNS, torch.tensor(rows.T, dtype=x.dtype, device=x.device), strict=True))
+    x = batch.x  # (B, C, H, W)
+    numbers = np.stack([image.table.row(k) for image, k in zip(batch.images, batch.positions, strict=True)])
+    has = dict(zip(COLUMNS, np.count_nonzero(numbers, axis=0).tolist(), strict=True))
+    pushed = numbers[:, COLUMNS.index("guide")].nonzero()[0]
+    level, key, index, column = _sent(batch, numbers, pushed, x)
 
     r = denoiser(x, level)
-    if pushed := rows[:, COLUMNS.index("guide")].nonzero()[0].tolist():
-        r_guide = denoiser.guided_by(x[pushed], level[pushed], r[pushed])
-        delta = auto_displacement(r[pushed], r_guide, column["guide"][pushed])
-        r = r.index_add(0, torch.tensor(pushed, device=r.device), delta)
+    if len(pushed):
+        own = r[index]
+        delta = auto_displacement(own, denoiser.guided_by(x[index], level[index], own), column["guide"][index])
+        r = r.index_add(0, index, delta)
     x0 = denoiser.clip(r)
     x_next = _each(column["A"]) * x + _each(column["B0"]) * x0
-    # Terms that no row has are left out.
-    if rows[:, COLUMNS.index("B1")].any():
-        previous = torch.stack([x0[i] if s.x0_prev is None else s.x0_prev for i, s in enumerate(states)])
-        x_next += _each(column["B1"]) * previous
-    if rows[:, COLUMNS.index("R")].any():
+    # Terms that no row has are left out; to a row that has not what another has, nought is added.
+    if has["B1"]:
+        x_next += _each(column["B1"]) * batch.x0_prev
+    if has["R"]:
         x_next += _each(column["R"]) * r
-    if rows[:, COLUMNS.index("D")].any():
-        keys = torch.tensor([noise_key(state.seed, state.position + 1) for state in states], device=x.device)
-        x_next += _each(column["D"]) * noises(keys, x.shape[1:]).to(x.dtype)
-    if guided := (rows[:, COLUMNS.index("weight")] + rows[:, COLUMNS.index("apart")]).nonzero()[0].tolist():
-        targets = _targets(states, guided)
-        strengths = (column[name][guided] for name in ("weight", "grid", "chroma"))
-        delta = low_pass_displacement(x0[guided], targets, *strengths)
-        delta = delta + apart_displacement(x0[guided] + delta, targets, column["apart"][guided])
-        x_next[guided] += _each(column["shift"][guided]) * delta
-    if guided := rows[:, COLUMNS.index("pixel")].nonzero()[0].tolist():
-        delta = pixel_displacement(r[guided], _targets(states, guided), column["pixel"][guided])
-        x_next[guided] += _each(column["shift"][guided]) * delta
-
-    return [replace(state, x=x_next[i], position=state.position + 1, x0_prev=x0[i]) for i, state in enumerate(states)]
+    if has["D"]:
+        x_next += _each(column["D"]) * noises(key, x.shape[1:]).to(x.dtype)
+    if has["weight"] or has["apart"]:
+        grids = [max(1, int(grid)) for grid in numbers[:, COLUMNS.index("grid")]]
+        delta = low_pass_displacement(x0, batch.target, column["weight"], grids, column["chroma"])
+        delta = delta + apart_displacement(x0 + delta, batch.target, column["apart"])
+        x_next += _each(column["shift"]) * delta
+    if has["pixel"]:
+        x_next += _each(column["shift"]) * pixel_displacement(r, batch.target, column["pixel"])
+    return batch.advanced(x_next, x0)
 
 
-Tick = Callable[[Denoiser, Sequence[SampleState]], list[SampleState]]
+def _sent(
+    batch: Batch, numbers: NDArray[np.float64], pushed: NDArray[np.int64], like: Tensor
+) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    """Send a tick's numbers to the device in one copy: float64 holds levels, keys of noise and indices exactly.
+
+    Returns:
+        (B,) levels, (B,) keys of noise, the rows that a guide pushes, and (B,) of each column.
+    """
+    whole = np.zeros((3, len(batch)))
+    whole[0] = [image.table.levels[k] for image, k in zip(batch.images, batch.positions, strict=True)]
+    whole[1] = [noise_key(image.seed, int(k) + 1) for image, k in zip(batch.images, batch.positions, strict=True)]
+    whole[2, : len(pushed)] = pushed
+    sent = to_device(torch.from_numpy(np.concatenate([whole, numbers.T])), like.device)
+    level, key, index = sent[:3].long()
+    return level, key, index[: len(pushed)], dict(zip(COLUMNS, sent[3:].to(like.dtype), strict=True))
+
+
+Tick = Callable[[Denoiser, Batch], Batch]
 
 
 def sample(
@@ -114,12 +99,17 @@ def sample(
     Returns:
         (B, C, H, W) clean images, about in [−1, 1].
     """
-    states = [state.to(denoiser.device) for state in states]
-    while running := [i for i, state in enumerate(states) if not state.done]:
-        following = list(states)
-        for i, state in zip(running, tick(denoiser, [states[i] for i in running]), strict=True):
-            following[i] = state
-        states = following
+    everything = Batch.of(states, denoiser.device)
+    states = list(everything)
+    running = [i for i, state in enumerate(states) if not state.done]
+    batch = everything if len(running) == len(states) else everything.take(running)
+    while running:
+        batch = tick(denoiser, batch)
+        advanced = dict(zip(running, batch, strict=True))
+        states = [advanced.get(i, state) for i, state in enumerate(states)]
+        if any(state.done for state in advanced.values()):
+            running = [i for i, state in advanced.items() if not state.done]
+            batch = batch.take([row for row, state in enumerate(advanced.values()) if not state.done])
         if on_step:
             on_step(states)
     return torch.stack([state.x for state in states])
@@ -128,8 +118,3 @@ def sample(
 def _each(column: Tensor) -> Tensor:
     """Shape (B,) for multiplication with (B, C, H, W)."""
     return column.view(-1, 1, 1, 1)
-
-
-def _targets(states: Sequence[SampleState], rows: Sequence[int]) -> Tensor:
-    targets = [states[i].target for i in rows]
-    return torch.stack([t for t in targets if t is not None])

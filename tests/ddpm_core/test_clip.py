@@ -15,7 +15,7 @@ from ddpm_core import clip, schedule
 from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.errors import InvalidInput
 from ddpm_core.importers.folder import SCHEDULERS
-from ddpm_core.sampling import Sampler, SampleState, advance, build
+from ddpm_core.sampling import Batch, Sampler, SampleState, advance, build
 from ddpm_core.schedule import HARMLESS, LIMITED, OBEYED, from_diffusers
 
 FORMER = {"tensor_format", "timestep_values", "num_inference_steps"}
@@ -87,9 +87,9 @@ def test_a_tick_cuts_as_diffusers_does(settings: dict[str, Any]) -> None:
     wild = 4 * torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     denoiser = Denoiser(Says(wild), from_diffusers(theirs.config), Prediction.SAMPLE)
     table = build(Sampler.DDIM, denoiser.schedule, (1, 0))
-    states = [SampleState(table, seed, torch.zeros(3, 8, 8)) for seed in range(2)]
+    batch = Batch.of([SampleState(table, seed, torch.zeros(3, 8, 8)) for seed in range(2)])
     expected = theirs.step(wild, 0, torch.zeros_like(wild)).pred_original_sample
-    for state, image in zip(advance(denoiser, states), expected, strict=True):
+    for state, image in zip(advance(denoiser, batch), expected, strict=True):
         assert state.x0_prev is not None
         assert torch.allclose(state.x0_prev, image, atol=1e-6)
 

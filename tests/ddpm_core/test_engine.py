@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from ddpm_core.events import Event
 from ddpm_core.pace import measure_max_rows
 from ddpm_core.pixels import to_pixels, to_tensor
 from ddpm_core.plan import Plan, make_plan
-from ddpm_core.ranking import best
+from ddpm_core.ranking import demerits
 from ddpm_core.sampling import sample
 
 from .conftest import TinyNetwork
@@ -135,6 +136,60 @@ def test_a_request_joins_between_the_steps_of_another(make: MakeEngine, plan: Ma
     assert network.calls == [1, 1, 2]
 
 
+def test_requests_join_wait_and_leave_without_a_trace_in_anybodys_images(
+    make: MakeEngine, plan: MakePlan, network: FakeNetwork
+) -> None:
+    """The batch is put together anew at almost every tick; who waits in between goes on where it was."""
+    clock = Clock()
+    engine = make(max_rows=3, clock=clock, seconds_per_row=1.0)
+    plans = {str(i): plan(steps=3 + i, num_images=1 + i % 2, seed=10 * i) for i in range(6)}
+    happened: list[tuple[str, Event]] = []
+    for request_id, its_plan in plans.items():
+        engine.admit(request_id, its_plan)
+        clock.now += 5.0
+        happened += engine.tick()
+    happened += run(engine)
+    for request_id, its_plan in plans.items():
+        images = [event.pixels for event in of(happened, request_id) if isinstance(event, events.Image)]
+        for image, x in zip(images, sample(engine.denoiser, its_plan.start()), strict=True):
+            assert np.abs(image.astype(int) - to_pixels(x)).max() <= 1
+        steps = [event.step for event in of(happened, request_id) if isinstance(event, events.Progress)]
+        assert steps == list(range(1, its_plan.calls + 1))
+
+
+def test_a_tick_ahead_the_same_happens_a_tick_later(make: MakeEngine, plan: MakePlan, network: FakeNetwork) -> None:
+    """On a GPU the next tick is launched before the last one is waited for."""
+
+    def all_that_happens(ahead: int) -> list[list[tuple[str, Event]]]:
+        engine = make(max_rows=8, ahead=ahead, clock=lambda: 0.0)
+        for i, request_id in enumerate("abc"):
+            engine.admit(request_id, plan(steps=3 + i, num_images=2, seed=i), preview_every=2)
+        ticks = []
+        while len(engine):
+            ticks.append([each for each in engine.tick() if not isinstance(each[1], events.Started)])
+        return ticks
+
+    at_once, later = all_that_happens(0), all_that_happens(1)
+    assert repr([*chain(*later)]) == repr([*chain(*at_once)])
+    assert later[0] == []
+    assert [len(tick) for tick in later[1 : len(at_once)]] == [len(tick) for tick in at_once[:-1]]
+
+
+def test_who_leaves_or_fails_while_a_tick_is_under_way_is_heard_of_no_more(
+    make: MakeEngine, plan: MakePlan, network: FakeNetwork
+) -> None:
+    network.nan_at = only_of_five(plan)
+    engine = make(ahead=1)
+    for request_id, steps in {"leaves": 4, "fails": 5, "stays": 4}.items():
+        engine.admit(request_id, plan(steps=steps))
+    engine.tick()
+    engine.retain(["fails", "stays"])
+    happened = list(run(engine))
+    assert of(happened, "leaves") == []
+    assert [event for event in of(happened, "fails") if isinstance(event, events.Failed)] == of(happened, "fails")[-1:]
+    assert isinstance(of(happened, "stays")[-1], events.End)
+
+
 def test_rows_of_one_request_advance_together_even_when_they_need_several_calls(
     make: MakeEngine, plan: MakePlan, network: FakeNetwork
 ) -> None:
@@ -197,8 +252,22 @@ def test_the_best_of_k_are_kept_best_first(make: MakeEngine, tiny_bundle: Bundle
     two, everything = ([e for e in of(happened, who) if isinstance(e, events.Image)] for who in ("two", "all"))
     finished = torch.stack([to_tensor(image.pixels) for image in everything])
     assert [image.index for image in two] == [0, 1]
-    ranked = best(engine.denoiser, finished, wide.target, 2, rows=4)
+    assert wide.target is not None
+    ranked = demerits(engine.denoiser, finished, wide.target, rows=4).argsort()[:2]
     assert [image.seed for image in two] == [everything[i].seed for i in ranked]
+
+
+def test_without_a_target_or_a_choice_the_order_stays(
+    make: MakeEngine, plan: MakePlan, tiny_bundle: Bundle, target: np.ndarray
+) -> None:
+    engine = make()
+    engine.admit("unguided", plan(num_images=4, seed=5), num_images=2)
+    engine.admit("all", make_plan(tiny_bundle, target, num_images=4, seed=5))
+    happened = list(run(engine))
+    unguided, everything = (
+        [e.seed for e in of(happened, who) if isinstance(e, events.Image)] for who in ("unguided", "all")
+    )
+    assert (unguided, everything) == ([5, 6], [5, 6, 7, 8])
 
 
 def test_a_ranking_that_fails_ends_its_own_request_alone(

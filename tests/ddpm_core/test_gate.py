@@ -11,7 +11,7 @@ from torch import Tensor
 from ddpm_core.bundle import Gate, Tone
 from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.gate import LIMIT, SIGMA, Judgement, denoising_errors, fit, score
-from ddpm_core.ranking import best
+from ddpm_core.ranking import demerits
 from ddpm_core.schedule import NoiseSchedule
 from ddpm_core.tone import pull, tone_of
 
@@ -105,10 +105,4 @@ def test_the_best_is_like_the_target_and_like_what_the_model_knows(knowing: Deno
     )  # as near in the coarse, with a strange pattern in the fine
     for order in ([near, far, broken], [broken, near, far], [far, broken, near]):
         wanted = next(i for i, image in enumerate(order) if image is near)
-        assert best(knowing, torch.stack(order), target, 1, rows=2) == [wanted]
-
-
-def test_without_a_target_or_a_choice_the_order_stays(knowing: Denoiser) -> None:
-    images = pictures(4)
-    assert best(knowing, images, None, 2, rows=4) == [0, 1]
-    assert best(knowing, images, images[3], 4, rows=4) == [0, 1, 2, 3]
+        assert demerits(knowing, torch.stack(order), target, rows=2).argmin() == wanted

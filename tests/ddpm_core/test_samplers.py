@@ -15,7 +15,7 @@ from torch import Tensor
 from ddpm_core import schedule
 from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.errors import InvalidInput
-from ddpm_core.sampling import Sampler, SampleState, StepTable, advance, build, ddim, ddpm, noise, sample
+from ddpm_core.sampling import Batch, Sampler, SampleState, StepTable, advance, build, ddim, ddpm, noise, sample
 from ddpm_core.schedule import NoiseSchedule
 
 from .conftest import GaussianDenoiser, TinyNetwork
@@ -220,12 +220,12 @@ def test_sampling_twice_gives_the_same_image_and_another_seed_another(make: Make
 
 def test_a_tick_leaves_its_input_untouched(make: Make, tiny_denoiser: Denoiser) -> None:
     ours = tiny_denoiser.schedule
-    state = SampleState(make(ours, ours.karras(T, 3)), 5, noise(5, 0, (3, 16, 16)))
-    before = state.x.clone()
-    first, second = advance(tiny_denoiser, [state]), advance(tiny_denoiser, [state])
-    assert torch.equal(state.x, before)
-    assert state.position == 0
-    assert torch.equal(first[0].x, second[0].x)
+    batch = Batch.of([SampleState(make(ours, ours.karras(T, 3)), 5, noise(5, 0, (3, 16, 16)))])
+    before = batch.x.clone()
+    first, second = advance(tiny_denoiser, batch), advance(tiny_denoiser, batch)
+    assert torch.equal(batch.x, before)
+    assert batch[0].position == 0
+    assert torch.equal(first.x, second.x)
 
 
 def test_levels_are_evenly_spaced_in_the_seventh_root_of_sigma(cosine: NoiseSchedule) -> None:

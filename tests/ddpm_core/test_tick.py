@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from ddpm_core.bundle import Bundle
-from ddpm_core.denoiser import Denoiser
+from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.pixels import to_pixels
 from ddpm_core.plan import Plan, make_plan
-from ddpm_core.sampling import advance, noise, noise_key, noises, sample
+from ddpm_core.sampling import Batch, advance, noise, noise_key, noises, sample
 
 
 def mixed_plans(bundle: Bundle, target: np.ndarray) -> list[Plan]:
@@ -42,11 +44,31 @@ def test_a_row_alone_equals_the_same_row_in_a_mixed_batch(
         assert np.abs(to_pixels(alone).astype(int) - to_pixels(mixed)).max() <= 1
 
 
+class PixelByPixel(nn.Module):
+    """A network without sums: to the last bit the same, whatever shares its call."""
+
+    def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+        return torch.tanh(x) + 0.1 * torch.sin(timestep.to(x.dtype) / 50).view(-1, 1, 1, 1)
+
+
+def test_beside_the_network_it_is_equal_to_the_last_bit(tiny_bundle: Bundle, target: np.ndarray) -> None:
+    worse = Denoiser(PixelByPixel(), tiny_bundle.schedule, Prediction.V)
+    denoiser = Denoiser(PixelByPixel(), tiny_bundle.schedule, Prediction.EPSILON, guide=worse)
+    plans = mixed_plans(tiny_bundle, target)
+    plans.append(replace(plans[0], table=replace(plans[0].table, guide=np.array([0, 0.6, 0.6, 0, 0.6, 0.6, 0]))))
+    states = [state for plan in plans for state in plan.start()]
+    together = sample(denoiser, states)
+    for state, mixed in zip(states, together, strict=True):
+        assert torch.equal(sample(denoiser, [state])[0], mixed)
+
+
 def test_a_row_that_joins_late_ends_the_same(tiny_denoiser: Denoiser, tiny_bundle: Bundle, target: np.ndarray) -> None:
     first, second = (state for plan in mixed_plans(tiny_bundle, target)[3:5] for state in plan.start())
     (expected,) = sample(tiny_denoiser, [second])
+    batch = Batch.of([first])
     for _ in range(3):
-        (first,) = advance(tiny_denoiser, [first])
+        batch = advance(tiny_denoiser, batch)
+    (first,) = batch
     assert torch.allclose(sample(tiny_denoiser, [first, second])[1], expected, atol=1e-5)
 
 
