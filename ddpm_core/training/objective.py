@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm_core.bands import Bands
 from ddpm_core.denoiser import Prediction
+from ddpm_core.errors import InvalidInput
 from ddpm_core.schedule import NoiseSchedule
 from ddpm_core.training.recipe import Loss
-
-_DETAIL = 0.2  # the weight of detail's loss beside the coarse band's
 
 
 class Objective(nn.Module):
@@ -25,14 +26,17 @@ class Objective(nn.Module):
         loss: the distance between prediction and target.
         min_snr: γ of the Min-SNR weighting (Hang et al. 2023); 0 for none.
         stratified: spread timesteps evenly over a batch, which lowers the variance of the loss.
+        shares: (T,) how often each timestep is drawn, 1 together (`timestep_shares`); None for all alike.
         patch: pixel-unshuffle factor in front of the network.
-        bands: of the images, where the network works on bands; detail's loss counts a fifth of the coarse one's.
+        bands: of the images, where the network works on bands.
+        detail: the weight of detail's loss beside the coarse band's.
         teacher: (noisy images, timesteps) → clean images, which are learnt in place of the true ones; None for none.
     """
 
     alpha_bar: Tensor
     signal: Tensor
     noise: Tensor
+    drawn_up_to: Tensor
     weight: Tensor
 
     def __init__(
@@ -43,19 +47,22 @@ class Objective(nn.Module):
         loss: Loss = Loss.MSE,
         min_snr: float = 5.0,
         stratified: bool = True,
+        shares: NDArray[np.float64] | None = None,
         patch: int = 1,
         bands: Bands | None = None,
+        detail: float = 0.2,
         teacher: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.prediction, self.loss, self.stratified, self.patch = prediction, loss, stratified, patch
-        self.bands, self.teacher = bands, teacher
-        self.num_levels = schedule.num_levels
+        self.bands, self.detail, self.teacher = bands, detail, teacher
         a = torch.tensor(schedule.alpha_bar[1:])  # index is the timestep t = level − 1
         snr = a / (1 - a) * (1 if bands is None else 4)  # the coarse band has half of σ
         self.register_buffer("alpha_bar", a)
         self.register_buffer("signal", a.sqrt().float())
         self.register_buffer("noise", (1 - a).sqrt().float())
+        even = np.full(schedule.num_levels, 1 / schedule.num_levels)
+        self.register_buffer("drawn_up_to", torch.from_numpy(np.cumsum(even if shares is None else shares)))
         self.register_buffer("weight", _min_snr_weight(snr, prediction, min_snr).float())
 
     def timesteps(self, count: int) -> Tensor:
@@ -64,7 +71,7 @@ class Objective(nn.Module):
         u = torch.rand(count, device=device)
         if self.stratified:
             u = (torch.arange(count, device=device) + u) / count
-        return (u * self.num_levels).long().clamp_(max=self.num_levels - 1)
+        return torch.searchsorted(self.drawn_up_to, u.double(), right=True).clamp_(max=len(self.drawn_up_to) - 1)
 
     def forward(self, network: nn.Module, x0: Tensor, t: Tensor) -> Tensor:
         """Noise x0 (B, C, H, W) to timesteps t (B,), ask the network, and give the weighted loss (B,)."""
@@ -93,7 +100,7 @@ class Objective(nn.Module):
         if self.bands is None:
             return self.weight[t] * distance.mean(dim=(1, 2, 3))
         coarse, detail = distance.tensor_split([distance.shape[1] // 4], dim=1)
-        return self.weight[t] * coarse.mean(dim=(1, 2, 3)) + _DETAIL * detail.mean(dim=(1, 2, 3))
+        return self.weight[t] * coarse.mean(dim=(1, 2, 3)) + self.detail * detail.mean(dim=(1, 2, 3))
 
     def _distance(self, out: Tensor, target: Tensor) -> Tensor:
         match self.loss:
@@ -117,3 +124,27 @@ def _min_snr_weight(snr: Tensor, prediction: Prediction, gamma: float) -> Tensor
             return capped / (snr + 1)
         case Prediction.SAMPLE:
             return capped
+
+
+def timestep_shares(sigma: NDArray[np.float64], focus: float, interval: tuple[float, float]) -> NDArray[np.float64]:
+    """Give how often each timestep is drawn, (T,): a share evenly in ln σ within an interval, the others evenly.
+
+    Args:
+        sigma: (T+1,) of the levels, as `NoiseSchedule.sigma_256` gives it.
+        focus: the share.
+        interval: the lowest and the highest σ.
+
+    Raises:
+        InvalidInput: no level lies between them.
+    """
+    even = np.full(len(sigma) - 1, 1 / (len(sigma) - 1))
+    if focus == 0:
+        return even
+    low, high = interval
+    width = np.diff(np.log(sigma[1:]), append=np.log(sigma[-1])) * ((low <= sigma[1:]) & (sigma[1:] <= high))
+    if width.sum() == 0:
+        allowed = f"{sigma[1]:.3g} to {sigma[-1]:.3g}"
+        message = f"No noise level lies in focus_sigma = [{low:g}, {high:g}]; they are {allowed}."
+        raise InvalidInput("out_of_range", message, field="focus_sigma", given=[low, high], allowed=allowed)
+    shares: NDArray[np.float64] = (1 - focus) * even + focus * width / width.sum()
+    return shares

@@ -53,6 +53,7 @@ Amount = Annotated[Number, Field(ge=0, description="0 or more")]
 Share = Annotated[Number, Field(ge=0, le=1, description="0..1")]
 Part = Annotated[Number, Field(gt=0, le=1, description="above 0, at most 1")]
 HeldBack = Annotated[Number, Field(ge=0, lt=1, description="0 up to, not including, 1")]
+Sigma = Annotated[Number, Field(gt=0)]
 Beta = Annotated[Number, Field(ge=0, lt=1)]
 _KINDS = {
     "bool_type": "true or false",
@@ -93,6 +94,9 @@ class Recipe(BaseModel):
         schedule, num_levels, prediction: the diffusion.
         loss, min_snr: distance, and γ of the Min-SNR weighting (0 for none; Hang et al. 2023).
         stratified: spread the timesteps of a batch evenly.
+        focus, focus_sigma: share of the timesteps that lie evenly in ln σ between two σ at a 256 px side, such as 0.6
+            and [0.04, 2] for fine detail; the others lie evenly over all levels.
+        detail: with bands, the weight of detail's loss beside the coarse band's.
         batch: images in one optimizer step, over all processes.
         accumulate: parts that a batch is computed in, to save memory.
         steps: length of the run, which warm-up and decay refer to.
@@ -136,6 +140,9 @@ class Recipe(BaseModel):
     loss: Loss = Loss.MSE
     min_snr: Amount = 5.0
     stratified: Flag = True
+    focus: Share = 0.0
+    focus_sigma: Annotated[tuple[Sigma, Sigma], Field(description="two numbers above 0 that rise")] = (0.04, 2.0)
+    detail: Amount = 0.2
     batch: Count = 64
     accumulate: Count = 1
     steps: Count = 100_000
@@ -168,6 +175,8 @@ class Recipe(BaseModel):
             raise _out_of_range("image_size", self.image_size, f"a multiple of 2 · patch = {2 * self.patch} with bands")
         if self.bands and self.prediction is not Prediction.V:
             raise _out_of_range("prediction", str(self.prediction), f"{Prediction.V} with bands")
+        if not self.focus_sigma[0] < self.focus_sigma[1]:
+            raise _out_of_range("focus_sigma", list(self.focus_sigma), "two numbers above 0 that rise")
         if self.teacher_guide and not 1 <= self.teacher_guide <= 3:
             raise _out_of_range("teacher_guide", self.teacher_guide, "1..3, or 0 for the teacher's own")
         if self.teacher_guide and not self.teacher:

@@ -21,7 +21,7 @@ from ddpm_core.errors import InvalidInput
 from ddpm_core.training import checkpoint, machine, samples
 from ddpm_core.training.ema import Ema
 from ddpm_core.training.networks import build
-from ddpm_core.training.objective import Objective
+from ddpm_core.training.objective import Objective, timestep_shares
 from ddpm_core.training.recipe import Decay, Recipe
 from ddpm_core.training.teacher import Teacher, load_teacher
 
@@ -114,8 +114,10 @@ class Trainer:
             loss=recipe.loss,
             min_snr=recipe.min_snr,
             stratified=recipe.stratified,
+            shares=timestep_shares(described.schedule.sigma_256(recipe.image_size), recipe.focus, recipe.focus_sigma),
             patch=recipe.patch,
             bands=described.manifest.bands,
+            detail=recipe.detail,
             teacher=self._teacher(),
         ).to(accelerator.device)
 

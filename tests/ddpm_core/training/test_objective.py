@@ -4,8 +4,9 @@ import torch
 from torch import nn
 
 from ddpm_core.denoiser import Denoiser, Prediction
+from ddpm_core.errors import InvalidInput
 from ddpm_core.schedule import cosine
-from ddpm_core.training.objective import Objective
+from ddpm_core.training.objective import Objective, timestep_shares
 from ddpm_core.training.recipe import Loss
 
 SCHEDULE = cosine()
@@ -92,3 +93,21 @@ def test_with_patch_the_network_sees_pixel_blocks_as_channels_and_the_loss_stays
         values.append(plain(Prediction.V, patch=patch)(asked, x0, t))
         assert asked.x.shape == (2, 3 * patch**2, 8 // patch, 8 // patch)
     torch.testing.assert_close(*values)
+
+
+def test_a_focus_draws_its_share_evenly_in_ln_sigma_and_the_others_evenly():
+    sigma = SCHEDULE.sigma_256(64)
+    shares = timestep_shares(sigma, 0.6, (0.1, 2.0))
+    inside = (sigma[1:] >= 0.1) & (sigma[1:] <= 2.0)
+    assert shares.sum() == pytest.approx(1)
+    assert shares[inside].sum() == pytest.approx(0.6 + 0.4 * inside.mean())
+    assert shares[~inside] == pytest.approx(0.4 / 1000)
+    middle = inside & (sigma[1:] < np.sqrt(0.1 * 2.0))
+    assert (shares - 0.4 / 1000)[middle].sum() == pytest.approx(0.3, abs=0.02)
+    drawn = Objective(SCHEDULE, Prediction.V, shares=shares).timesteps(1000)
+    assert float(torch.from_numpy(inside)[drawn].float().mean()) == pytest.approx(shares[inside].sum(), abs=0.01)
+
+
+def test_a_focus_on_no_level_is_refused():
+    with pytest.raises(InvalidInput, match="No noise level lies in focus_sigma"):
+        timestep_shares(SCHEDULE.sigma_256(64), 0.5, (1e-9, 1e-8))
