@@ -11,7 +11,7 @@ FACES_256 := models/faces-256/1.0
 IMAGE ?= ddpm-lookalike:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 BUNDLE := $(lastword $(sort $(wildcard models/faces-64/*)))
 
-.PHONY: help env run faces-256 test check lint format hostile bench image lock image-test clean
+.PHONY: help env run faces-256 test check lint format hostile bench gpu-check gpu-packages image lock image-test clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -72,6 +72,12 @@ hostile: env  ## A thousand hostile requests by every way in, and what became of
 bench: env  ## Measure; tables and pictures go to bench/
 	$(BIN)/ddpm bench --out bench
 
+gpu-check: env  ## Try scripts/gpu_check.py here, in tiny sizes: it is known to work before a GPU is at hand
+	$(BIN)/python scripts/gpu_check.py --tiny --minutes 30 --out gpu-check.json
+
+gpu-packages: env  ## Gather in .gpu-packages/ what scripts/gpu_check.py needs where there is only PyTorch (Python 3.12)
+	$(BIN)/python scripts/gpu_packages.py
+
 # With CUDA: make image IMAGE=ddpm-lookalike:0.1.0-cuda EXTRA_BUILD_ARGS='--build-arg TORCH=cuda'
 image:  ## Build the container image with docker, podman, or buildah alone (EXTRA_BUILD_ARGS, PIP_CONF: scripts/image.sh)
 	@IMAGE=$(IMAGE) scripts/image.sh build $(EXTRA_BUILD_ARGS)
@@ -83,4 +89,4 @@ image-test: env  ## Run the image as a cluster would: faces over REST and gRPC, 
 	@IMAGE=$(IMAGE) PYTHON=$(BIN)/python scripts/image.sh test
 
 clean:  ## Remove what was made, not what was trained
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache model_store/*.mar logs
+	rm -rf $(VENV) .gpu-packages gpu-check.json build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache model_store/*.mar logs

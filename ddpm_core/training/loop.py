@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from ddpm_core.errors import Interrupted
@@ -18,6 +19,8 @@ from ddpm_core.training.trainer import Progress, Trainer, diverged, learning_rat
 
 GUIDE = "guide"
 """The averaged network as it was at the share `guide_at` of a run, in the run's folder."""
+
+_STEPS_TO_AGREE = {"cuda": 10}
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -77,9 +80,11 @@ def run(trainer: Trainer, folder: Path, limits: Limits, report: Report) -> Progr
         while not stop:
             sums += trainer.step()
             clock.tick()
-            over = progress.step >= last_step or clock.over(limits.max_minutes)
-            over, told = _agreed(trainer, over, limits.stop() and not over)
-            stop = over or told
+            at_end = progress.step >= last_step
+            if at_end or _due(progress.step, agree_every(trainer.accelerator)):
+                over = at_end or clock.over(limits.max_minutes)
+                over, told = _agreed(trainer, over, limits.stop() and not over)
+                stop = over or told
             if stop or _due(progress.step, recipe.log_every):
                 loss, norm = _means(trainer, sums)
                 rate = learning_rate(recipe, progress.step - 1)
@@ -144,6 +149,11 @@ def _means(trainer: Trainer, sums: torch.Tensor) -> tuple[float, float]:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
+
+
+def agree_every(accelerator: Accelerator) -> int:
+    """Give the steps after which processes tell each other of a wish to stop: on GPUs each time makes all wait."""
+    return _STEPS_TO_AGREE.get(accelerator.device.type, 1) if accelerator.num_processes > 1 else 1
 
 
 def _agreed(trainer: Trainer, *wishes: bool) -> Sequence[bool]:

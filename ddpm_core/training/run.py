@@ -103,7 +103,7 @@ def _run(folder: Path, recipe: Recipe, start: Path | None, limits: Limits, repor
     recipe = recipe.model_copy(update={key: str(Path(path).resolve()) if path else "" for key, path in paths.items()})
     refuse_inside(Path(recipe.data), folder)
     accelerator = accelerator_for(recipe)
-    with accelerator.main_process_first():
+    with machine.first_process_first(accelerator):  # it decodes the pictures, the others find them decoded
         images = load(
             Path(recipe.data), recipe.image_size, recipe.channels, classes=recipe.classes, cache=folder / "cache"
         )

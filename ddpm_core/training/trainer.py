@@ -106,7 +106,7 @@ class Trainer:
         )
         self.model, self.optimizer = accelerator.prepare(self.network, optimizer)
         self.forward = self.model
-        if recipe.compile and machine.can_compile(accelerator.device):
+        if recipe.compile and not machine.missing_to_compile(accelerator.device):
             self.forward = torch.compile(self.model)
         self.objective = Objective(
             self.described.schedule,

@@ -190,6 +190,8 @@ class _Figures:
             typer.echo(told(row["dropped"]), err=True)
         if row["data_changed"]:
             typer.echo("The data has changed since this run's last checkpoint.", err=True)
+        if row["not_compiled_for_want_of"]:
+            typer.echo(f"`compile` is off: this machine lacks {row['not_compiled_for_want_of']}.", err=True)
         self._start, self._end, self._began = row["step"], row["steps"], time.monotonic()
         self._line = f"{row['training_images']} images, {row['held_back_images']} held back"
         self._bar.update(self._task, completed=self._start, total=self._end, description=self._line)

@@ -8,7 +8,7 @@ from ddpm_core.denoiser import Prediction
 from ddpm_core.errors import InvalidInput
 from ddpm_core.precision import Precision
 from ddpm_core.training import recipe as recipes
-from ddpm_core.training.machine import can_compile, precision_for
+from ddpm_core.training.machine import missing_to_compile, precision_for
 from ddpm_core.training.networks import build
 from ddpm_core.training.recipe import Decay, Loss, Recipe, Schedule
 
@@ -135,14 +135,14 @@ def test_compiling_needs_a_compiler_and_the_headers_of_python(tmp_path, monkeypa
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
     monkeypatch.setattr("shutil.which", lambda name: name if name in compilers else None)
-    assert not can_compile(cpu)
-    assert not can_compile(gpu)
+    assert missing_to_compile(cpu) == missing_to_compile(gpu) == "the headers of Python (python3-dev)"
     (tmp_path / "Python.h").touch()
-    assert can_compile(cpu)
-    assert can_compile(gpu)
+    assert missing_to_compile(cpu) == missing_to_compile(gpu) == ""
     compilers.clear()
-    assert not can_compile(cpu)
-    assert not can_compile(gpu)
+    assert missing_to_compile(cpu) == "a compiler (g++ or clang++)"
+    assert missing_to_compile(gpu) == "a compiler (gcc or clang)"
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (6, 1))
+    assert "compute capability" in missing_to_compile(gpu)
 
 
 def test_auto_is_a_precision_that_the_machine_has():

@@ -333,6 +333,15 @@ def test_changed_data_is_reported_when_a_run_goes_on(make_pictures, tmp_path, ti
     assert [row["data_changed"] for row in reported if "data_changed" in row] == [False, True]
 
 
+def test_a_run_that_was_to_be_compiled_and_is_not_says_why(pictures, tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    reported = []
+    run.train(pictures, tmp_path / "asked", tiny(compile=True, steps=1), report=reported.append)
+    run.train(pictures, tmp_path / "not", tiny(steps=1), report=reported.append)
+    said = [row["not_compiled_for_want_of"] for row in reported if "not_compiled_for_want_of" in row]
+    assert said == ["a compiler (g++ or clang++)", ""]
+
+
 def test_unusable_data_leaves_no_run_behind(tmp_path, tiny):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidInput, match="no images"):
