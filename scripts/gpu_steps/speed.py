@@ -85,9 +85,14 @@ def tick(setting: Setting) -> dict[str, Any]:
 
 
 def graphs(setting: Setting) -> dict[str, Any]:
-    """Compare eager calls of the embedded network with a CUDA graph and with Inductor."""
+    """Compare eager calls of the embedded network, or of a small one, with a CUDA graph and with Inductor."""
     pipeline = setting.pipeline()
-    network, dtype, shape = pipeline.denoiser.network, pipeline.denoiser.dtype, pipeline.bundle.network_shape
+    dtype, shape = pipeline.denoiser.dtype, pipeline.bundle.network_shape
+    network = pipeline.denoiser.network
+    if setting.tiny:
+        small = {"class": "AttentionUNet", "widths": [8, 8], "middle": 8, "heads": 2}
+        recipe = recipes.change(recipes.Recipe(), {"image_size": 16, "network": small})
+        network, shape = make_ready(build(recipe), setting.device, dtype), (3, 16, 16)
     found: dict[str, Any] = {}
     with torch.inference_mode():
         for rows in setting.sized([8, 64, 128], [1]):
