@@ -35,7 +35,7 @@ def _read(data: bytes, image: Image.Image, factor: int) -> Raw:
     space, stored = _SPACES[image.mode]
     least = (math.ceil(side / halved) for side in image.size)
     pixels = _pixels(data, colorspace=space, **dict(zip(("min_width", "min_height"), least, strict=True)))
-    picture = Image.frombytes(image.mode, (pixels.shape[1], pixels.shape[0]), pixels.tobytes(), "raw", stored)
+    picture = Image.frombytes(image.mode, (pixels.shape[1], pixels.shape[0]), pixels.data, "raw", stored)
     picture = of_image(picture, factor // halved)
     return Raw(picture, pillow.orientation(image.getexif), lambda: pillow.profile_of(image))
 

@@ -13,6 +13,7 @@ Rows = Callable[[int, int], Image.Image]
 """Gives the rows from the first up to, and without, the second."""
 
 _STRIP = 256
+_PLAIN = ("RGB", "L", "CMYK")
 
 
 def reduced(rows: Rows, size: tuple[int, int], factor: int, brightest: float = 65535) -> Image.Image:
@@ -37,6 +38,8 @@ def reduced(rows: Rows, size: tuple[int, int], factor: int, brightest: float = 6
 
 def of_image(image: Image.Image, factor: int) -> Image.Image:
     """Divide both sides of a picture in memory by `factor`."""
+    if factor == 1 and image.mode in _PLAIN and not image.has_transparency_data:
+        return image
     brightest = 65535.0
     if image.mode == "F":  # floats are of 0..1, 0..255 or 0..65535
         most: Any = image.getextrema()[1]
@@ -53,7 +56,7 @@ def _plain(image: Image.Image, brightest: float) -> Image.Image:
         white = Image.new("RGB", image.size, "white")
         white.paste(image, mask=image.getchannel("A"))
         return white
-    if image.mode in ("RGB", "L", "CMYK"):
+    if image.mode in _PLAIN:
         return image
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
