@@ -39,7 +39,8 @@ else
 endif
 
 faces-256: env  ## Fetch a 256 px face model from the hub (460 MB) and serve it first from then on
-	@test -e $(FACES_256) || $(BIN)/ddpm import google/ddpm-celebahq-256 --out $(FACES_256) --domain human_face \
+	@test -e $(FACES_256) || $(BIN)/ddpm import google/ddpm-celebahq-256@cd5c944777ea2668051904ead6cc120739b86c4d \
+	  --sha256 efff89712093ad060ce99d9b461bbe542b49d8dd4ce30f23fe5761dca292361d --out $(FACES_256) --domain human_face \
 	  --terms 'Research use only: it was trained on CelebA-HQ, whose terms allow no more.'
 	@$(BIN)/ddpm pack --replace $(FACES_256)
 	@$(BIN)/python -c 'from contextlib import ExitStack; from pathlib import Path; from ddpm_service.torchserve import desired; \

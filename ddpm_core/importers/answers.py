@@ -42,6 +42,7 @@ class Answers:
         code: the file and the class of a network that comes with its code.
         terms: under which the weights may be used.
         weights: which, where a source holds several: a file of a folder, or what stands before the names in it.
+        sha256: of the file with the weights, in hexadecimal.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Answers:
     code: tuple[Path, str] | None = None
     terms: str | None = None
     weights: str | None = None
+    sha256: str | None = None
 
 
 def read_config(file: Path) -> dict[str, dict[str, Any]]:

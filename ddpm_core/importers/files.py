@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -136,6 +137,19 @@ def choose_set(folder: Path, sets: Sequence[WeightSet], wanted: str | None) -> t
     why = next((why for why, a, b in zip(whys, taken.rank, others[0].rank, strict=False) if a != b), "their names")
     left = ", ".join(f"`{each.name}`" for each in others)
     return taken, (f"The weights of `{taken.name}` were taken, not those of {left}: {why}. `--weights` takes others.",)
+
+
+def check_sum(file: Path, sha256: str) -> None:
+    """Refuse a file of other bytes than were named.
+
+    Raises:
+        InvalidInput: it is one.
+    """
+    with file.open("rb") as opened:
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    if found != sha256.lower():
+        message = f"{file} is not the file that was named: its SHA-256 is {found}."
+        raise InvalidInput("wrong_checksum", message, field="sha256", given=found, allowed=sha256)
 
 
 def _places(index: Path) -> Mapping[str, str]:

@@ -14,10 +14,10 @@ from ddpm_core.bundle import MANIFEST
 from ddpm_core.errors import InvalidInput
 from ddpm_core.importers import pickles
 from ddpm_core.importers.checkpoint import gather
-from ddpm_core.importers.files import WeightSet, choose_set, unread, weight_sets
+from ddpm_core.importers.files import WeightSet, check_sum, choose_set, unread, weight_sets
 from ddpm_core.importers.found import Found, side_of
 
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_HUB_ID = re.compile(r"(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w.-]+))?")
 _WEIGHTS = "diffusion_pytorch_model"
 # The forward process is the same β table in all of these; others (score SDEs, flows) are other mathematics.
 SCHEDULERS = (
@@ -36,11 +36,11 @@ _OTHER_SYSTEMS = ("vae", "vqvae", "text_encoder", "movq", "prior", "transformer"
 
 
 def is_hub_id(source: str) -> bool:
-    """Say whether a source that is no path can name a repository, such as `google/ddpm-celebahq-256`."""
+    """Say whether a source that is no path can name a repository: `google/ddpm-celebahq-256`, or with `@REVISION`."""
     return _HUB_ID.fullmatch(source) is not None
 
 
-def fetch(repository: str, weights: str | None = None) -> Found:
+def fetch(named: str, weights: str | None = None, sha256: str | None = None) -> Found:
     """Download a repository of the hub into its cache, or take it from there, and read it.
 
     What is fetched are the settings and the weights; pickled ones and variants only where there are no others.
@@ -48,6 +48,9 @@ def fetch(repository: str, weights: str | None = None) -> Found:
     Raises:
         InvalidInput: it cannot be reached or found, or is no model of a kind that can be served.
     """
+    parts = _HUB_ID.fullmatch(named)
+    assert parts is not None
+    repository, revision = parts["repository"], parts["revision"]
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -59,27 +62,37 @@ def fetch(repository: str, weights: str | None = None) -> Found:
             patterns = ["*.json", *(f"{place}{_WEIGHTS}*.{ending}" for place in ("", "unet/", "unet_ema/"))]
             if weights is not None:
                 patterns, ignored = ["*.json", f"*{_WEIGHTS}*"], []
-            folder = Path(snapshot_download(repository, allow_patterns=patterns, ignore_patterns=ignored))
+            folder = Path(
+                snapshot_download(repository, revision=revision, allow_patterns=patterns, ignore_patterns=ignored)
+            )
             if any(folder.rglob(f"{_WEIGHTS}*.{ending}")):
                 break
     except (OSError, ValueError) as error:
         why = " ".join(str(error).split())[:300]
         raise InvalidInput(
             "hub_failed",
-            f"There is no file or folder {repository}, and the Hugging Face hub did not give a repository of that"
+            f"There is no file or folder {named}, and the Hugging Face hub did not give a repository of that"
             f" name: {why}",
             field="source",
-            given=repository,
+            given=named,
         ) from error
-    return read(folder, weights=weights, source=repository, revision=folder.name)
+    return read(folder, weights=weights, sha256=sha256, source=repository, revision=folder.name)
 
 
-def read(folder: Path, *, weights: str | None = None, source: str | None = None, revision: str | None = None) -> Found:
+def read(
+    folder: Path,
+    *,
+    weights: str | None = None,
+    sha256: str | None = None,
+    source: str | None = None,
+    revision: str | None = None,
+) -> Found:
     """Read a pipeline's folder, with `unet/` and `scheduler/` or all at its root, or the folder of a UNet alone.
 
     Args:
         folder: where it lies.
         weights: the file to take them from, where there are several.
+        sha256: of the one file that they are taken from; None where nobody says.
         source: what it is called; the folder's name if not given.
         revision: its commit.
 
@@ -95,6 +108,8 @@ def read(folder: Path, *, weights: str | None = None, source: str | None = None,
     networks = [folder / "unet_ema", folder / "unet", folder]
     network = next((place for place in networks if (place / "config.json").exists()), None)
     if network is None and not index and (sets := weight_sets(folder)):
+        if sha256 is not None:
+            raise _wrong(folder, "a checksum is of one file: name that as the source")
         return replace(_bare(folder, sets, source or folder.resolve().name), prefix=weights)
     if network is None:
         raise _wrong(folder, "there is no config.json of a network, neither in it nor in its unet/")
@@ -114,6 +129,8 @@ def read(folder: Path, *, weights: str | None = None, source: str | None = None,
         raise _wrong(network, f"there is neither {_WEIGHTS}.safetensors nor {_WEIGHTS}.bin")
     chosen, notes = choose_set(network, sets, weights)
     notes += unread(chosen)
+    if sha256 is not None:
+        check_sum(chosen.folder / chosen.name, sha256)
     ema = ema or chosen.variant == "ema" or any(each.variant == "non_ema" for each in sets if each != chosen)
     return Found(
         source=source or folder.resolve().name,

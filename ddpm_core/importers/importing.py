@@ -19,6 +19,7 @@ from ddpm_core.errors import InvalidInput
 from ddpm_core.importers import checkpoint, folder, networks, pickles
 from ddpm_core.importers.answers import Answers, Settled, settle
 from ddpm_core.importers.card import model_card
+from ddpm_core.importers.files import check_sum
 from ddpm_core.importers.found import Choice, Found, unused_averages
 from ddpm_core.pipeline import load
 from ddpm_core.pixels import to_pixels
@@ -47,7 +48,7 @@ def import_model(source: str, out: Path, answers: Answers) -> tuple[Bundle, tupl
     """
     if out.exists():
         raise InvalidInput("out_exists", f"{out} exists already.", field="out", given=str(out))
-    found = _read(source, answers.weights)
+    found = _read(source, answers.weights, answers.sha256)
     planned = networks.plan(found, answers)
     settled = settle(found, answers, planned.settings, planned.open)
     home = next(parent for parent in out.absolute().parents if parent.exists())
@@ -70,14 +71,16 @@ def import_model(source: str, out: Path, answers: Answers) -> tuple[Bundle, tupl
     return read_bundle(out), notes
 
 
-def _read(source: str, weights: str | None) -> Found:
+def _read(source: str, weights: str | None, sha256: str | None) -> Found:
     path = Path(source)
     if path.is_dir():
-        return folder.read(path, weights=weights)
+        return folder.read(path, weights=weights, sha256=sha256)
     if path.suffix in pickles.SUFFIXES:
+        if sha256 is not None:
+            check_sum(path, sha256)
         return replace(checkpoint.read(path), prefix=weights)
     if not path.exists() and folder.is_hub_id(source):
-        return folder.fetch(source, weights)
+        return folder.fetch(source, weights, sha256)
     raise InvalidInput(
         "wrong_source",
         f"{source} is neither a folder, nor a repository of the hub such as google/ddpm-celebahq-256, nor a file"

@@ -44,6 +44,7 @@ def import_(
         str | None,
         typer.Option(help="Which weights, of several: a folder's file, or what stands before a network's names."),
     ] = None,
+    sha256: Annotated[str | None, typer.Option(help="The checksum that the file with the weights must have.")] = None,
     terms: Annotated[str | None, typer.Option(help="Under which terms the weights may be used.")] = None,
 ) -> None:
     """Make a bundle of a model that was trained elsewhere, and one image with it to prove that it works.
@@ -71,6 +72,7 @@ def import_(
             code=(model_file, network) if model_file and network else None,
             terms=terms,
             weights=weights,
+            sha256=sha256,
         )
         _, notes = importers.import_model(source, out, answers)
     for note in notes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 
@@ -224,6 +225,21 @@ def test_a_repository_of_the_hub_is_taken_from_its_cache_without_a_network(unet,
     assert bundle.manifest.provenance["source"] == REPOSITORY
     assert bundle.manifest.provenance["revision"] == COMMIT
     assert REPOSITORY in (bundle.path / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_repository_may_be_named_with_its_revision_and_the_checksum_of_its_weights(unet, bring, tmp_path):
+    (weights,) = (tmp_path / "hub").rglob("*.bin")
+    named = f"{REPOSITORY}@{COMMIT}"
+    with pytest.raises(InvalidInput, match="is not the file that was named") as refusal:
+        bring(named, **NOTHING, sha256="0" * 64)
+    assert refusal.value.field == "sha256"
+    bundle = bring(named, **NOTHING, sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
+    assert holds(bundle, unet)
+    assert bundle.manifest.provenance["source"] == REPOSITORY
+    assert bundle.manifest.provenance["revision"] == COMMIT
+    with pytest.raises(InvalidInput, match=f"no file or folder {REPOSITORY}@{'1' * 40}"):
+        bring(f"{REPOSITORY}@{'1' * 40}", **NOTHING)
 
 
 @pytest.mark.usefixtures("hub")
