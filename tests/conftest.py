@@ -47,6 +47,7 @@ class Toy(nn.Module):
 
 # What Python cannot bring, and the tests that need it; they are named from the tests' folder.
 NEEDS = {
+    "caddy": ("e2e/test_proxy.py",),
     "chromium": ("ddpm_service/page", "e2e/test_page.py", "e2e/test_other_origins.py"),
     "kubectl": ("k8s", "e2e/test_monitoring.py", "e2e/test_delivery.py"),
     "prometheus": ("k8s/test_rules.py", "e2e/test_monitoring.py"),
