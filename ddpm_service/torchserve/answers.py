@@ -62,7 +62,8 @@ class Answers:
             log.info("%s %s answers again", *key)
             self._board.move(*key, State.READY)
         seldom = min(max(_OWN_LEAST, _OWN_SHARE * self._call_seconds.get(key, 0.0)), _OWN_MOST)
-        if self._pulse.idle(key) > (0.0 if why else seldom):
+        # Nothing comes to a request whose selfie takes long to decode, but one of ours is answered meanwhile.
+        if self._pulse.idle(key) > (0.0 if why else seldom) or silence > self._limit(key) / 2:
             self._begin_asking(key)
         return now - self._silent_since.get(key, now) > self.patience(key)
 

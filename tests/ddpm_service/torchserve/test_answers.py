@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,6 +20,8 @@ class Watched:
 
     def __init__(self) -> None:
         self.now, self.asked, self.failure = 100.0, 0, ""
+        self.answering = threading.Event()  # while it is not set, nothing comes
+        self.answering.set()
         self.board = Board()
         self.board.put(*KEY, VersionState("faces_1.mar", State.READY))
         self.pulse = Pulse(lambda: self.now)
@@ -28,6 +31,7 @@ class Watched:
     def _ask(self, *key: str) -> None:
         assert key == KEY
         self.asked += 1
+        assert self.answering.wait(60)
         if self.failure:
             raise ServiceError(self.failure)
 
@@ -36,20 +40,22 @@ class Watched:
         self.now += seconds
         needs = self.answers.look(KEY)
         for thread in threading.enumerate():
-            if thread is not threading.current_thread() and thread.name.endswith("(_ask_it)"):
+            if self.answering.is_set() and thread.name.endswith("(_ask_it)"):
                 thread.join(10)
         return self.board.models()["faces"].versions["1"].state, needs
 
 
 @pytest.fixture
-def watched() -> Watched:
+def watched() -> Iterator[Watched]:
     watched = Watched()
     watched.after(3600)  # nobody asked, so it did itself: it knows now how long a call lasts
     assert watched.asked == 1
-    return watched
+    yield watched
+    watched.answering.set()
 
 
 def test_requests_that_wait_without_a_sign_of_life_make_it_silent_and_in_the_end_cost_it_its_worker(watched):
+    watched.answering.clear()
     with watched.pulse.asked(KEY):
         assert watched.after(4) == (State.READY, False)
         assert watched.after(2) == (State.SILENT, False)
@@ -57,7 +63,15 @@ def test_requests_that_wait_without_a_sign_of_life_make_it_silent_and_in_the_end
         assert watched.after(10) == (State.SILENT, True)
 
 
+def test_a_request_to_which_nothing_comes_makes_nobody_silent_while_others_are_answered(watched):
+    with watched.pulse.asked(KEY):
+        for _ in range(10):
+            assert watched.after(3) == (State.READY, False)
+    assert 1 < watched.asked < 12
+
+
 def test_any_sign_of_life_of_any_request_makes_it_ready_again(watched):
+    watched.answering.clear()
     with watched.pulse.asked(KEY), watched.pulse.asked(KEY) as answered:
         watched.after(6)
         answered()
@@ -66,6 +80,7 @@ def test_any_sign_of_life_of_any_request_makes_it_ready_again(watched):
 
 
 def test_clients_that_give_up_do_not_hide_a_silence(watched):
+    watched.answering.clear()
     for _ in range(3):
         with watched.pulse.asked(KEY):
             watched.now += 2
@@ -78,9 +93,11 @@ def test_an_idle_version_is_asked_seldom_and_a_busy_one_not_at_all(watched):
     assert watched.asked == 1
     watched.after(3)
     assert watched.asked == 2
-    with watched.pulse.asked(KEY):
-        watched.after(4)
-        assert watched.asked == 2
+    with watched.pulse.asked(KEY) as answered:
+        for _ in range(3):
+            watched.after(2)
+            answered()
+    assert watched.asked == 2
 
 
 def test_an_idle_version_that_fails_our_own_request_is_silent_until_it_answers_one(watched):
@@ -94,6 +111,7 @@ def test_an_idle_version_that_fails_our_own_request_is_silent_until_it_answers_o
 
 
 def test_what_waits_for_a_former_worker_says_nothing_of_the_next(watched):
+    watched.answering.clear()
     with watched.pulse.asked(KEY) as answered:
         watched.after(6)
         watched.answers.forget(KEY)
@@ -105,9 +123,11 @@ def test_what_waits_for_a_former_worker_says_nothing_of_the_next(watched):
 
 def test_while_nothing_is_known_of_its_calls_it_has_more_time():
     watched = Watched()
+    watched.answering.clear()
     with watched.pulse.asked(KEY):
         assert watched.after(10) == (State.READY, False)
         assert watched.after(5) == (State.SILENT, False)
+    watched.answering.set()
 
 
 def test_it_can_be_waited_for_whether_it_answers(watched):
