@@ -15,7 +15,7 @@ from ddpm_service.gateway.auth import Caller, anonymous
 from ddpm_service.gateway.grpc_small import host_of
 from ddpm_service.gateway.limits import Limits, Turns
 from ddpm_service.gateway.settings import Settings
-from tests.ddpm_service.gateway.wire import hang_up
+from tests.ddpm_service.gateway.wire import answered, hang_up
 
 pytestmark = pytest.mark.anyio
 
@@ -148,9 +148,8 @@ async def test_an_upload_that_stops_is_not_waited_for(open_house, monkeypatch):
         reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
         writer.write(b"POST /predictions/faces HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
         writer.write(bytes(999_999))
-        answer = await reader.read()
-        assert answer.startswith(b"HTTP/1.1 408 ")
-        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "upload_timeout"
+        status, _, body = await answered(reader)
+        assert (status, json.loads(body)["error"]["code"]) == (408, "upload_timeout")
         await hang_up(writer)
 
 
@@ -159,9 +158,9 @@ async def test_an_upload_slower_than_a_modem_is_not_waited_for(open_house, monke
     async with open_house(min_upload_rate=1_000_000) as house:
         reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
         writer.write(b"POST /predictions/faces HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
-        answering = asyncio.create_task(reader.read())
+        answering = asyncio.create_task(answered(reader))
         while not answering.done():
             writer.write(b"x")
             await asyncio.sleep(0.02)
-        assert answering.result().startswith(b"HTTP/1.1 408 ")
+        assert answering.result()[0] == 408
         await hang_up(writer)

@@ -21,8 +21,13 @@ async def raw(house, *pieces: bytes, pause: float = 0) -> tuple[int, dict[str, s
             writer.write(piece)
             await writer.drain()
             await asyncio.sleep(pause)
-        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).decode().split("\r\n")
-        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in head[1:] if line)}
-        return int(head[0].split()[1]), headers, await reader.readexactly(int(headers["content-length"]))
+        return await asyncio.wait_for(answered(reader), 60)
     finally:
         await hang_up(writer)
+
+
+async def answered(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
+    """Read one answer: its status, headers and body."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in head[1:] if line)}
+    return int(head[0].split()[1]), headers, await reader.readexactly(int(headers["content-length"]))
