@@ -76,6 +76,8 @@ def read_fields(parts: list[tuple[str, str | bytes]], warnings: list[Notice]) ->
     if len(files) > 1:
         raise _several([name for name, _ in pictures])
     fields: dict[str, Any] = single([part for part in parts if part[0] not in PICTURE_NAMES])
+    # What a form leaves empty was left out; an empty model is told.
+    fields = {name: value for name, value in fields.items() if value or name == "model"}
     if not files:
         return fields | single(("image", value) for _, value in pictures)
     texts = [name for name, value in pictures if isinstance(value, str)]

@@ -44,6 +44,7 @@ _BODY: dict[str, Any] = {
     }
 }
 _USUAL_STEPS = 50
+_OWN_NAMES = {"num_inference_steps": "num_steps"}
 _KNOWN = ("model", "image_size", "channels", "num_steps", "seed")
 
 
@@ -116,6 +117,9 @@ def about(door: Door) -> dict[str, Any]:
 
 def error_body(error: Error) -> bytes:
     """An error with the status and message of those routes, ours beside them."""
+    if error.field in _OWN_NAMES:
+        own = _OWN_NAMES[error.field]
+        error = error.model_copy(update={"field": own, "message": error.message.replace(error.field, own, 1)})
     document: dict[str, Any] = {"status": "error", "message": error.message}
     if error.code == "not_found" and error.field == "model":
         known = [] if error.allowed == NO_MODEL else (error.allowed or "").split(", ")
@@ -138,7 +142,7 @@ def _order(request: Request, given: dict[str, Any]) -> Order:
             message = f"The model {name} has {field} {own} and no other."
             raise InvalidRequest("unknown_value", message, field=field, given=given[field], allowed=str(own))
     fields = {"num_inference_steps": given.get("num_steps", _USUAL_STEPS), "seed": given.get("seed")}
-    with named_as({"num_inference_steps": "num_steps"}):
+    with named_as(_OWN_NAMES):
         asked = parse_json({key: value for key, value in fields.items() if value is not None})
     return Order(name, None, asked, Whole(partial(_picture, model), error_body))
 

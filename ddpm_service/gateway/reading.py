@@ -84,15 +84,20 @@ def _coding(request: Request) -> str:
 def _decompressed(body: bytes | bytearray, most: int) -> bytes:
     """What was compressed by gzip or deflate, with or without zlib's head; nothing beyond so many bytes is made."""
     for bits in (_GZIP_OR_ZLIB, -zlib.MAX_WBITS):
-        decoder = zlib.decompressobj(bits)
-        try:
-            plain = decoder.decompress(body, most + 1)
-        except zlib.error:
-            continue
-        if len(plain) > most:
-            raise too_large(len(plain), most)
-        if decoder.eof:
-            return plain
+        plain, rest = bytearray(), body
+        while rest:  # gzip may come in several members
+            decoder = zlib.decompressobj(bits)
+            try:
+                plain += decoder.decompress(rest, most + 1 - len(plain))
+            except zlib.error:
+                break
+            if len(plain) > most:
+                raise too_large(len(plain), most)
+            if not decoder.eof:
+                break
+            rest = decoder.unused_data
+        else:
+            return bytes(plain)
     message = "The body is not what its Content-Encoding says, or not whole."
     raise InvalidRequest("malformed_body", message, field="Content-Encoding")
 
@@ -105,6 +110,8 @@ async def read_request(request: Request, body: bytes) -> GenerateRequest:
     """
     media = media_type(request)
     if media not in {JSON, FORM, URLENCODED}:
+        if body.lstrip()[:1] in (b"{", b"["):
+            raise unsupported(media, TAKEN, " This is JSON: send it with Content-Type: application/json.")
         return await aside(body, lambda: parse_raw(body, single(request.query_params.multi_items())))
     if request.query_params:
         names = ", ".join(request.query_params)

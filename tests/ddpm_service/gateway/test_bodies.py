@@ -67,6 +67,13 @@ async def test_a_malformed_form_is_told(house, body):
     assert (status, answer["error"]["code"]) == (422, "empty_form")
 
 
+@pytest.mark.parametrize("media", ["", "text/plain", "text/json", "application/octet-stream"])
+async def test_json_under_another_type_is_told_by_that_name(house, media):
+    status, answer = await send(house, f"Content-Type: {media}\r\n" if media else "", b' {"seed": 1}')
+    assert (status, answer["error"]["field"], answer["error"]["given"]) == (415, "Content-Type", media)
+    assert "application/json" in answer["error"]["message"]
+
+
 def deflated(body: bytes) -> bytes:
     packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     return packer.compress(body) + packer.flush()
@@ -76,6 +83,7 @@ def deflated(body: bytes) -> bytes:
     ("coding", "pack"),
     [
         ("gzip", gzip.compress),
+        ("gzip", lambda body: gzip.compress(body[:9]) + gzip.compress(body[9:])),
         ("x-gzip", gzip.compress),
         ("GZIP", gzip.compress),
         ("deflate", zlib.compress),
@@ -97,7 +105,9 @@ async def test_other_codings_are_refused_by_that_name(house, coding):
     assert error["allowed"] == "gzip, deflate, or none"
 
 
-@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(SELFIE * 99)[:-9]], ids=["other", "cut"])
+@pytest.mark.parametrize(
+    "body", [b"no gzip", gzip.compress(SELFIE * 99)[:-9], gzip.compress(SELFIE) + b"more"], ids=["other", "cut", "more"]
+)
 async def test_a_body_that_is_not_what_it_says_is_refused(house, body):
     status, answer = await send(house, "Content-Encoding: gzip\r\n", body)
     assert (status, answer["error"]["field"]) == (400, "Content-Encoding")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 
 import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from ddpm_api import Error
 from ddpm_service.gateway.listener import Listener
 from ddpm_service.gateway.metrics import metrics_app
+from ddpm_service.gateway.pico import error_body
 from ddpm_service.torchserve.board import State, VersionState
 
 pytestmark = pytest.mark.anyio
@@ -140,6 +143,8 @@ async def test_the_earlier_generator_names_fields_as_its_callers_do(house):
     _, answer = await generate(house, {"model": "faces", "num_steps": 0})
     assert answer["error"]["field"] == "num_steps"
     assert answer["message"].startswith("num_steps: 0 is not allowed")
+    later = Error(code="out_of_range", message="num_inference_steps must be at most 9.", field="num_inference_steps")
+    assert json.loads(error_body(later))["message"] == "num_steps must be at most 9."
 
 
 async def test_the_model_may_be_left_out_where_there_is_one(house):

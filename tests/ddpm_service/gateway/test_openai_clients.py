@@ -76,6 +76,12 @@ async def test_open_webui_edits(house):
     assert (house.upstream.requests[0].image, house.upstream.requests[0].num_images) == (SELFIE, 1)
 
 
+async def test_what_a_form_leaves_empty_was_left_out(house):
+    texts = [part(name, "") for name in ("model", "prompt", "n", "size", "quality", "seed", "response_format", "mask")]
+    status, answer = await send_form(house, *texts, picture("image"))
+    assert (status, warned(answer)) == (200, ["model"])
+
+
 async def test_litellm_generates(house):
     asked = {
         "prompt": "a face",
