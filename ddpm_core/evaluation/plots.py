@@ -76,18 +76,35 @@ def draw_backward(
     _strips(rows, [str(stop) for stop in stops], f"{_title(pipeline)}, {sampler}: network calls made", out)
 
 
+_COLUMN_MEANS = {
+    "A": "x, the picture under way",
+    "B0": "x₀, the clean picture foreseen now",
+    "B1": "x₀ of the call before",
+    "R": "r, x₀ before it is clipped",
+    "D": "z, fresh noise",
+    "shift": "Δ, what the selfie moves",
+    "guide": "push away from the worse network",
+    "weight": "pull to the selfie's coarse shapes",
+    "chroma": "pull to its colours",
+    "apart": "least distance from its detail",
+    "pixel": "step along the error of its pixels",
+}
+
+
 def draw_table(table: StepTable, title: str, out: Path) -> None:
     """Draw a plan's numbers against its network calls; columns that do nothing are left out."""
-    figure = new_figure(10, 6.5)
+    figure = new_figure(12, 6.5)
     top, bottom = figure.subplots(2, 1, sharex=True)
     calls = np.arange(1, len(table) + 1)
     used = [name for name in COLUMNS if getattr(table, name).any()]
     for name in used:
-        axes: Axes = bottom if name in ("weight", "chroma", "apart", "pixel") else top
+        axes: Axes = bottom if name in ("guide", "weight", "chroma", "apart", "pixel") else top
         if name != "grid":
-            axes.plot(calls, getattr(table, name), label=name, marker=".", linewidth=1)
-    top.set(title=title, ylabel="coefficient")
-    bottom.step(calls, table.levels[:-1] / table.levels[0], label="level / start", color="grey", where="mid")
+            axes.plot(calls, getattr(table, name), label=f"{name}: {_COLUMN_MEANS[name]}", marker=".", linewidth=1)
+    top.set(title=title, ylabel="coefficient in the next picture")
+    bottom.step(
+        calls, table.levels[:-1] / table.levels[0], label="level, as a share of the first", color="grey", where="mid"
+    )
     label = "network call" + (f"; guided on a grid of {table.grid[0]:.0f} cells a side" if "grid" in used else "")
     bottom.set(xlabel=label, ylabel="level, strength of guidance")
     for axes in (top, bottom):

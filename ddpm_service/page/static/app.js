@@ -16,13 +16,16 @@ import { Viewer } from "./viewer.js";
 const STATES = { unknown: "Connecting", ready: "Ready", waiting: "Starting", refused: "Not usable", unreachable: "Unreachable" };
 const TITLE = document.title;
 const MENDS = 5;
+const ALIKE = 5; // faces like one that was made
+
+const ONE_AT_A_TIME = "One run at a time: wait for this one, or cancel it.";
 
 takeTokenFromLink();
 
 const service = new Service();
 const selfie = new Selfie();
 const controls = new Controls();
-const viewer = new Viewer({ useSeed, again });
+const viewer = new Viewer({ useSeed, again, alike });
 const stage = new Stage(byId("stage"), { open: (run, index) => viewer.open(run, index), useSeed, resume });
 const past = new History(show);
 const models = new ModelList(() => {
@@ -83,10 +86,18 @@ async function begin() {
 
 /** One more face like one of a run: the same seed, nearer to the photo or farther. */
 function again(run, slot, by) {
-	if (current?.active) return toast("One run at a time: wait for this one, or cancel it.");
+	if (current?.active) return toast(ONE_AT_A_TIME);
 	const { mode, best_of, ...fields } = run.wish.fields;
 	const resemblance = Math.round(100 * Math.max(0, Math.min(1, run.parameters.resemblance + by))) / 100;
 	start({ ...run.wish, fields: { ...fields, seed: slot.seed, num_images: 1, resemblance } });
+}
+
+/** More faces like one of a run: it takes the photo's place, as it is. */
+function alike({ wish }, { seed, file }) {
+	if (current?.active) return toast(ONE_AT_A_TIME);
+	const { preview_every } = wish.fields;
+	const fields = { num_images: ALIKE, mode: "faithful", align: "none", return_target: true, preview_every };
+	start({ ...wish, image: file, fields, who: `Seed ${seed}` });
 }
 
 function start(wish) {

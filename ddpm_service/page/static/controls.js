@@ -133,8 +133,8 @@ export class Controls {
 
 	#guidance(count) {
 		const fields = {};
-		const best = Math.max(count, number("best") ?? this.#better);
-		if (best > count && !this.#isWhole) fields.best_of = best;
+		const best = this.#isWhole ? 1 : Math.max(count, number("best") ?? this.#better);
+		if (best > count) fields.best_of = best;
 		if (this.#pixel) return { ...fields, mode: "pixel", guidance_loss_scale: number("pull") ?? Number(byId("pull").defaultValue) };
 		if (byId("automatic").checked) return fields;
 		const place = byId("resemblance").valueAsNumber;
@@ -161,7 +161,7 @@ export class Controls {
 		const count = this.#faces;
 		const twice = Math.min(2 * count, Number(byId("count").max));
 		const calls = number("steps") ?? 10;
-		return number("seed") === null && twice * calls * this.#pace < PATIENCE ? twice : count;
+		return number("seed") === null && !this.#isWhole && twice * calls * this.#pace < PATIENCE ? twice : count;
 	}
 
 	#choose(place) {

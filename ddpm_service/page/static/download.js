@@ -48,7 +48,7 @@ async function card(run, slot) {
 	};
 	context.fillStyle = PAPER;
 	context.fillRect(0, 0, canvas.width, canvas.height);
-	const pictures = [[run.targetFile, "You"], [slot.file, "Look-alike"]];
+	const pictures = [[run.targetFile, run.who], [slot.file, "Look-alike"]];
 	for (const [column, [file, name]] of pictures.entries()) {
 		const left = GAP + column * (FINE + GAP);
 		const bitmap = await createImageBitmap(file);

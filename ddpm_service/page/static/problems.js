@@ -20,10 +20,12 @@ const TITLES = {
 	camera: "No camera",
 };
 
+const KEPT = "Your photo, the settings and what has arrived are kept.";
+
 /** What to add where the title says it all. */
 const ADVICE = {
-	unreachable: "Your photo and the settings are kept.",
-	unfinished: "What has arrived is kept.",
+	unreachable: KEPT,
+	unfinished: KEPT,
 	truncated_image: "Save or send it anew, or choose another one.",
 };
 

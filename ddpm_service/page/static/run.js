@@ -27,6 +27,11 @@ export class Run extends EventTarget {
 		this.slots = Array.from({ length: Number(wish.fields.num_images) }, (_, index) => emptySlot(index));
 	}
 
+	/** Whom the faces are to resemble. */
+	get who() {
+		return this.wish.who ?? "You";
+	}
+
 	get active() {
 		return ["sending", "queued", "running"].includes(this.phase);
 	}

@@ -3,7 +3,7 @@
 import { inWords } from "./controls.js";
 import { byId, counted, duration, icon, make } from "./dom.js";
 import { saveAll } from "./download.js";
-import { FINE, paint, Tile } from "./tile.js";
+import { paint, sizeInWords, Tile } from "./tile.js";
 
 const MODES = { pixel: "Pixel loss", none: "No photo" };
 /** What the service warns of, in the page's own words; nothing where the photo's own line has said it. */
@@ -44,7 +44,7 @@ export class Stage {
 			words: make("p", { class: "progress-words" }),
 			bar: make("div", { class: "bar", role: "progressbar", "aria-label": "Progress", "aria-valuemin": 0, "aria-valuemax": 100 }, make("span")),
 			notes: make("ul", { class: "notes" }),
-			target: make("li", { class: "tile you", hidden: true }, make("div", { class: "picture" }, make("canvas", { role: "img", "aria-label": "You, as the model sees you" })), make("div", { class: "caption" }, "You")),
+			target: make("li", { class: "tile you", hidden: true }, make("div", { class: "picture" }, make("canvas", { role: "img", "aria-label": `${run.who}, as the model sees it` })), make("div", { class: "caption" }, run.who)),
 			size: make("p", { class: "hint size" }),
 		});
 		this.#said = "";
@@ -84,7 +84,7 @@ export class Stage {
 		}
 		for (const tile of this.#tiles) tile.update(run.slots[tile.index]);
 		const first = run.finished[0];
-		size.textContent = first ? `${first.width} × ${first.height} pixels${first.width < FINE ? ", smoothly enlarged here" : ""}` : "";
+		size.textContent = first ? sizeInWords(first) : "";
 		this.#say(run, percent);
 	}
 
@@ -109,7 +109,7 @@ export class Stage {
 
 function heading(run) {
 	const guided = run.wish.image !== null;
-	if (run.phase === "done") return guided ? "Your look-alikes" : "Out of nowhere";
+	if (run.phase === "done") return run.wish.who ? "More like that face" : guided ? "Your look-alikes" : "Out of nowhere";
 	if (run.phase === "cancelled") return "Cancelled";
 	if (run.phase === "failed") return run.finished.length ? "Interrupted" : "Nothing came of it";
 	return guided ? "Looking for you among the stars" : "Imagining";
@@ -142,5 +142,5 @@ function progress(run) {
 	}
 	if (phase === "done") return `${counted(finished.length)} in ${run.timing ? duration(run.timing.seconds) : "no time"}`;
 	if (phase === "cancelled") return finished.length ? `Stopped after ${counted(finished.length)}` : "Stopped; nothing was kept on the service";
-	return `${finished.length} of ${counted(slots.length)} arrived`;
+	return finished.length ? `${finished.length} of ${counted(slots.length)} arrived` : "";
 }

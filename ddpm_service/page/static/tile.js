@@ -15,6 +15,8 @@ export async function paint(canvas, file, stillWanted = () => true) {
 	bitmap.close();
 }
 
+export const sizeInWords = ({ width, height }) => `${width} × ${height} px${width < FINE ? ", smoothly enlarged" : ""}`;
+
 /** Soft grain, as a picture begins. */
 function grain(canvas) {
 	const side = 48;

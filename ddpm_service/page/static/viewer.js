@@ -2,7 +2,7 @@
 
 import { byId, icon, iconButton, make, near } from "./dom.js";
 import { saveCard, saveOne, saveOriginal, sideOf } from "./download.js";
-import { FINE, paint } from "./tile.js";
+import { FINE, paint, sizeInWords } from "./tile.js";
 
 const STEP = 0.1; // of the curve, to a face nearer to the photo or farther
 
@@ -11,11 +11,12 @@ export class Viewer {
 	#run = null;
 	#index = 0;
 
-	constructor({ useSeed, again }) {
+	constructor({ useSeed, again, alike }) {
 		this.dialog = byId("viewer");
 		this.canvas = make("canvas", { role: "img", tabIndex: -1, autofocus: true });
-		this.you = make("canvas", { role: "img", "aria-label": "You, as the model sees you" });
-		this.youFigure = make("figure", { class: "viewer-you" }, this.you, make("figcaption", {}, "You"));
+		this.you = make("canvas", { role: "img" });
+		this.who = make("figcaption");
+		this.youFigure = make("figure", { class: "viewer-you" }, this.you, this.who);
 		this.title = make("p", { class: "viewer-title" });
 		this.meta = make("p", { class: "meta" });
 		const leave = (then) => () => {
@@ -38,7 +39,7 @@ export class Viewer {
 				(this.next = iconButton("right", "Next face", () => this.#go(1))),
 			),
 			make("div", { class: "viewer-bar" }, this.full, this.original, this.card),
-			make("div", { class: "viewer-bar" }, this.farther, this.nearer, make("button", { onclick: leave(() => useSeed(this.#slot.seed)) }, icon("seed"), "Use seed")),
+			make("div", { class: "viewer-bar" }, this.farther, this.nearer, make("button", { onclick: leave(() => alike(this.#run, this.#slot)) }, "More like this face"), make("button", { onclick: leave(() => useSeed(this.#slot.seed)) }, icon("seed"), "Use seed")),
 			iconButton("close", "Close", () => this.dialog.close()),
 		);
 		this.dialog.addEventListener("keydown", (event) => {
@@ -59,6 +60,8 @@ export class Viewer {
 		this.#index = index;
 		this.youFigure.hidden = this.card.hidden = !run.targetFile;
 		if (run.targetFile) paint(this.you, run.targetFile);
+		this.who.textContent = run.who;
+		this.you.setAttribute("aria-label", `${run.who}, as the model sees it`);
 		this.#show();
 		this.dialog.showModal();
 		this.dialog.scrollTop = 0;
@@ -78,7 +81,7 @@ export class Viewer {
 		paint(this.canvas, slot.file);
 		this.canvas.setAttribute("aria-label", `Face ${slot.index + 1}, AI-generated`);
 		this.title.textContent = `Face ${slot.index + 1} of ${run.slots.length} · seed ${slot.seed}`;
-		const size = `${slot.width} × ${slot.height} pixels${slot.width < FINE ? ", smoothly enlarged here" : ""}`;
+		const size = sizeInWords(slot);
 		this.meta.textContent = slot.near === null ? size : `${near(slot.near)} · ${size}`;
 		this.full.replaceChildren(icon("down"), `${sideOf(slot)} px`);
 		this.full.setAttribute("aria-label", `Download, ${sideOf(slot)} pixels a side`);

@@ -14,8 +14,9 @@ from tests.ddpm_service.page.hands import make, upload
 from tests.ddpm_service.page.service import Service, model
 
 
-def test_the_whole_page_is_at_most_100_kb() -> None:
-    assert sum(file.stat().st_size for file in FILES.iterdir()) <= 100_000
+def test_the_whole_page_is_at_most_100_kib() -> None:
+    """Two seconds on a slow line of 3G (0.4 Mbit/s); the files are sent as they stand."""
+    assert sum(file.stat().st_size for file in FILES.iterdir()) <= 100 * 1024
 
 
 class TestFirstSight:

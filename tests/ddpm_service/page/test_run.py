@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import zipfile
@@ -32,7 +33,7 @@ class TestProgress:
         assert finished(page) == 5
         expect(page.locator(".you")).to_be_visible()
         expect(page.locator("#stage .ai")).to_have_text("AI-generated")
-        expect(page.locator(".size")).to_have_text("64 × 64 pixels, smoothly enlarged here")
+        expect(page.locator(".size")).to_have_text("64 × 64 px, smoothly enlarged")
         expect(page.locator("#live")).to_have_text("5 faces in 3 s")
 
     def test_a_picture_is_shown_as_soon_as_it_is_finished(self, page: Page, service: Service) -> None:
@@ -100,7 +101,7 @@ class TestTrouble:
         kept = page.locator(".tile img").nth(0).get_attribute("src")
         service.stop()
         expect(page.locator("#state")).to_have_text("Unreachable")
-        expect(page.get_by_role("alert").filter(visible=True)).to_contain_text("What has arrived is kept.")
+        expect(page.get_by_role("alert").filter(visible=True)).to_contain_text("what has arrived are kept.")
         assert finished(page) == 2
         service.wait_at = None
         service.start()
@@ -289,6 +290,19 @@ class TestResults:
         assert (asked.seed, asked.num_images, asked.resemblance) == (77, 1, 0.6)
         assert (asked.sampler, asked.eta, asked.num_inference_steps) == ("ddim", 0.5, 9)
         assert len(service.detections) == 1  # the photo stays the photo
+
+    def test_more_like_a_face_are_made_from_it_as_it_is(self, page: Page, service: Service, photo: Path) -> None:
+        upload(page, photo)
+        make(page)
+        page.get_by_role("button", name="Face 2, AI-generated").click()
+        page.get_by_role("button", name="More like this face").click()
+        expect(page.locator("#stage h2")).to_have_text("More like that face")
+        expect(page.locator("#stage")).to_have_attribute("data-phase", "done")
+        expect(page.locator(".you .caption")).to_have_text("Seed 4712")
+        asked = service.generations[1]
+        assert (asked.align, asked.mode, asked.num_images, asked.seed) == ("none", "faithful", 5, -1)
+        assert Image.open(io.BytesIO(asked.image or b"")).size == (64, 64)
+        assert service.detections == service.requests[:1]  # the photo stays the photo
 
     def test_a_seed_is_used_again(self, page: Page, service: Service) -> None:
         make(page)
