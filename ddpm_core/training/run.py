@@ -147,7 +147,9 @@ def _run(folder: Path, recipe: Recipe, start: Path | None, limits: Limits, repor
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder, recipe)
-        report(_about(limits.last_step(recipe.steps), images, kept, held, start))
+        lacks = machine.missing_to_compile(accelerator.device) if recipe.compile else ""
+        about = _about(limits.last_step(recipe.steps), images, kept, held, start)
+        report({**about, "not_compiled_for_want_of": lacks})
     try:
         with _stopped_by_signal() as asked:
             return loop.run(trainer, folder, replace(limits, stop=lambda: asked() or limits.stop()), report)
