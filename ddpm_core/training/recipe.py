@@ -202,7 +202,7 @@ def read(file: Path | None = None, overrides: Iterable[str] = (), **fixed: Any) 
     values: dict[str, Any] = {}
     if file is not None:
         try:
-            loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+            loaded = _from_yaml(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InvalidInput("bad_recipe", f"The recipe {file} cannot be read: {error}", field="recipe") from error
         if not isinstance(loaded, dict):
@@ -235,10 +235,32 @@ def change(recipe: Recipe, values: Mapping[str, Any], overrides: Iterable[str] =
         raise _explained(error.errors()[0]) from None
 
 
+class _Plain(yaml.SafeLoader):
+    """YAML without references: a few lines of them stand for billions of values."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuse a reference."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("references (*name) are not taken")
+        return super().compose_node(parent, index)
+
+
+def _from_yaml(text: str) -> Any:
+    """Read YAML.
+
+    Raises:
+        YAMLError: it is none.
+    """
+    try:
+        return yaml.load(text, _Plain)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deep") from None
+
+
 def _value(override: str, text: str) -> Any:
     """Read the value of an override; nothing behind the = is the empty text, not YAML's null."""
     try:
-        return yaml.safe_load(text) if text.strip() else ""
+        return _from_yaml(text) if text.strip() else ""
     except yaml.YAMLError as error:
         raise InvalidInput(
             "bad_setting", f"--set {override!r} is not YAML: {error}", field="set", given=override

@@ -19,9 +19,8 @@ from typing import Any
 import pytest
 import requests
 
-from ddpm_api import parse_event
 from ddpm_service.torchserve.server import free_port
-from tests.e2e.house import ROOT, House
+from tests.e2e.house import ROOT, House, events
 
 pytestmark = pytest.mark.torchserve
 
@@ -40,13 +39,14 @@ def proxy(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[in
     (line,) = re.findall(r"`(caddy reverse-proxy [^`]+)`", (ROOT / "README.md").read_text())
     assert f"DDPM_HOSTS={NAME}" in (ROOT / "README.md").read_text()
     port = free_port()
-    command = [word.replace(NAME, f"http://{NAME}:{port}") for word in shlex.split(line)]
+    command = [word.replace(NAME, f":{port}") for word in shlex.split(line)]  # without a name it needs no certificate
     command = [word.replace("127.0.0.1:8000", house.url.removeprefix("http://")) for word in command]
     assert command != shlex.split(line)
     caddy = shutil.which("caddy")
     assert caddy, "a proxy in front is tried with Debian's caddy: apt-get install caddy"
     folder = tmp_path_factory.mktemp("caddy")
-    environment = os.environ | {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
+    environment = os.environ | dict.fromkeys(("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"), str(folder))
+    environment |= {"CADDY_ADMIN": f"127.0.0.1:{free_port()}"}
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [caddy, *command[1:]], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -81,5 +81,5 @@ def test_the_page_asks_by_the_name_in_front_and_gets_faces(proxy: int) -> None:
     own = {"Origin": f"https://{NAME}:{proxy}", "Sec-Fetch-Site": "same-origin", "Accept": "application/x-ndjson"}
     with ask(proxy, "POST", "/predictions/a", json={}, headers=own, stream=True) as answer:
         assert answer.status_code == 200
-        assert [parse_event(line).event for line in answer.iter_lines()][-1] == "end"
+        assert events(answer)[-1].event == "end"
     assert ask(proxy, "POST", "/predictions/a", json={}, headers={"Origin": "https://evil.example"}).status_code == 403

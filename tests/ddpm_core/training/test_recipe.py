@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,17 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(setting, says):
     assert says in caught.value.message
 
 
-@pytest.mark.parametrize("content", ["[1, 2]", "a: [", "\xff"])
+LAUGHS = ["a: &a [x, x, x]", *(f"{name}: &{name} [*{last}, *{last}]" for last, name in pairwise("abcdefghijklm"))]
+BAD = {
+    "a list": "[1, 2]",
+    "cut": "a: [",
+    "bytes": "\xff",
+    "deep": "[" * 5000,
+    "a bomb": f"network: {{{', '.join(LAUGHS)}}}",
+}
+
+
+@pytest.mark.parametrize("content", BAD.values(), ids=BAD.keys())
 def test_a_file_that_is_no_recipe_is_refused_by_name(content, tmp_path):
     file = tmp_path / "bad.yaml"
     file.write_bytes(content.encode("latin-1"))
