@@ -29,7 +29,7 @@ def gate(
 ) -> None:
     """Find out what is usual for a model and keep it in bundle.json; mode auto then knows a strange picture.
 
-    Example: ddpm evaluate gate models/faces-64/1.1 --reference faces64.zip --held-back
+    Example: ddpm evaluate gate models/faces-64/1.2 --reference faces64.zip --held-back
     """
     with told_in_a_line("ddpm evaluate gate"):
         from ddpm_core import load

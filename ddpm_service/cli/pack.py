@@ -19,7 +19,7 @@ def pack(
 ) -> None:
     """Build the self-contained archive of a model and print its path.
 
-    Example: ddpm pack models/faces-64/1.1
+    Example: ddpm pack models/faces-64/1.2
     """
     from ddpm_core.writer import only_writer
     from ddpm_service import archive
