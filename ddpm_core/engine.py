@@ -13,22 +13,20 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ddpm_core import events
 from ddpm_core.denoiser import Denoiser
 from ddpm_core.device import is_lost, out_of_memory
 from ddpm_core.errors import InvalidInput
 from ddpm_core.events import Event
+from ddpm_core.flight import Flight, Job, Part
 from ddpm_core.leaving import Leaving, Shown, shown
 from ddpm_core.plan import Plan
 from ddpm_core.ranking import demerits
 from ddpm_core.room import Room
 from ddpm_core.runner import Runner
-from ddpm_core.transfer import Parcel
 
 log = logging.getLogger(__name__)
 
@@ -39,77 +37,6 @@ class Busy(Exception):
     def __init__(self, retry_after: int) -> None:
         super().__init__(f"The service is full; try again in about {retry_after} s.")
         self.retry_after = retry_after
-
-
-@dataclass(eq=False)
-class _Job:
-    """Where one request stands.
-
-    Attributes:
-        left: (calls + 1,) work that one image has left after each call, in calls of the network alone.
-        position: last reported place in the queue.
-        step: calls launched.
-        is_over: no call will be launched any more.
-    """
-
-    plan: Plan
-    num_images: int
-    preview_every: int
-    admitted: float
-    left: NDArray[np.float64]
-    position: int = -1
-    started: float = math.inf
-    step: int = 0
-    is_over: bool = False
-
-    @property
-    def rows(self) -> int:
-        return len(self.plan.seeds)
-
-    @property
-    def work_left(self) -> float:
-        return float(self.left[self.step]) * self.rows
-
-    def eta(self, step: int, now: float) -> float:
-        """Give the seconds that are left after so many calls, at the pace so far."""
-        left = float(self.left[step])
-        return round((now - self.started) / (float(self.left[0]) - left) * left, 3)
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """What a tick did for one request.
-
-    Attributes:
-        step: calls made with it.
-        rows: of the tick's batch.
-        pictures: of those that leave the device with it.
-        error: why it failed.
-    """
-
-    request_id: str
-    job: _Job
-    step: int
-    rows: slice
-    pictures: slice
-    error: Exception | None
-
-
-@dataclass(frozen=True, eq=False)
-class _Flight:
-    """A tick that is launched, and that the device may still be at.
-
-    Attributes:
-        begin: when it was launched.
-        work: of all its rows.
-        parts: what it did.
-        shown: on its way to the host.
-    """
-
-    begin: float
-    work: float
-    parts: list[_Part]
-    shown: Parcel
 
 
 class StepEngine:
@@ -145,9 +72,9 @@ class StepEngine:
         self.capacity = capacity
         self.max_work = max_work
         self._clock = clock
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[str, Job] = {}
         self._runner = Runner(denoiser, Room(max_rows, clock))
-        self._flights: deque[_Flight] = deque()
+        self._flights: deque[Flight] = deque()
         self._landed = -math.inf
 
     def __len__(self) -> int:
@@ -212,7 +139,7 @@ class StepEngine:
             )
         self.check_room()
         left = np.concatenate([cost[::-1].cumsum()[::-1], [0.0]])
-        self._jobs[request_id] = _Job(plan, num_images or len(plan.seeds), preview_every, self._clock(), left)
+        self._jobs[request_id] = Job(plan, num_images or len(plan.seeds), preview_every, self._clock(), left)
 
     def check_room(self, coming: int = 0) -> None:
         """Raise `Busy` if the engine is full, or will be with so many who are on their way to it."""
@@ -244,23 +171,23 @@ class StepEngine:
             happened += self._land(self._flights.popleft())
         return happened
 
-    def _launch(self, chosen: Sequence[str]) -> _Flight:
+    def _launch(self, chosen: Sequence[str]) -> Flight:
         """Have the device advance these requests, and send what is to be shown of them."""
         begin = self._clock()
         jobs = {request_id: self._jobs[request_id] for request_id in chosen}
         before = sum(job.work_left for job in jobs.values())
-        failed = self._runner.advance({request_id: job.plan for request_id, job in jobs.items()})
-        leaving = Leaving(self._runner.batch)
+        batch, failed = self._runner.advance({request_id: job.plan for request_id, job in jobs.items()})
+        leaving = Leaving(batch)
         parts = [self._step(request_id, job, failed.get(request_id), leaving) for request_id, job in jobs.items()]
         work = before - sum(job.work_left for job in jobs.values())
         self._runner.forget(request_id for request_id, job in jobs.items() if job.is_over)
-        return _Flight(begin, work, parts, leaving.send())
+        return Flight(begin, work, parts, leaving.send())
 
-    def _step(self, request_id: str, job: _Job, error: Exception | None, leaving: Leaving) -> _Part:
+    def _step(self, request_id: str, job: Job, error: Exception | None, leaving: Leaving) -> Part:
         """Take a request's images a step further; what is to be shown of them leaves."""
         job.step += 1
         rows, pictures = self._runner.rows[request_id], slice(0)
-        batch = self._runner.batch.part(rows.start, rows.stop)
+        batch = leaving.batch.part(rows.start, rows.stop)
         if error is None and job.step == job.plan.calls:
             demerit = None
             if job.plan.target is not None and job.num_images < job.rows:
@@ -274,9 +201,9 @@ class StepEngine:
         elif error is None and job.preview_every and job.step % job.preview_every == 0:
             pictures = leaving.add(batch, batch.x0_prev)
         job.is_over = error is not None or job.step == job.plan.calls
-        return _Part(request_id, job, job.step, slice(rows.start, rows.stop), pictures, error)
+        return Part(request_id, job, job.step, slice(rows.start, rows.stop), pictures, error)
 
-    def _land(self, flight: _Flight) -> list[tuple[str, Event]]:
+    def _land(self, flight: Flight) -> list[tuple[str, Event]]:
         """Wait for a tick, and report what it did for those who are still open."""
         seen = shown(flight.shown)
         now = self._clock()
@@ -326,7 +253,7 @@ class StepEngine:
                 happened.append((request_id, events.Queued(job.position)))
         return happened
 
-    def _report(self, part: _Part, seen: Shown, now: float) -> list[Event]:
+    def _report(self, part: Part, seen: Shown, now: float) -> list[Event]:
         """Tell what a tick did for a request; end it where it is over."""
         job, step, plan = part.job, part.step, part.job.plan
         error, is_last = part.error, part.step == part.job.plan.calls

@@ -35,12 +35,12 @@ class Shown:
 class Leaving:
     """Collects pictures of a tick, and sends them.
 
-    Args:
+    Attributes:
         batch: after the tick.
     """
 
     def __init__(self, batch: Batch) -> None:
-        self._batch = batch
+        self.batch = batch
         self._pictures: list[Tensor] = []
         self._targets: list[Tensor] = []
         self._demerits: list[Tensor] = []
@@ -56,7 +56,7 @@ class Leaving:
     @torch.inference_mode()
     def send(self) -> Parcel:
         """Send them; `shown` reads them."""
-        finite = self._batch.x.isfinite().flatten(1).all(1)
+        finite = self.batch.x.isfinite().flatten(1).all(1)
         if not self._pictures:
             return Parcel([finite])
         x = torch.cat(self._pictures)

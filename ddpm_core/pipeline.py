@@ -83,11 +83,16 @@ class Pipeline:
 
     def judge(self, target: Target) -> Judgement:
         """Say how strange a target is to the model, in one network call; only a bundle with statistics can score."""
+        return self.judge_all([target], 1)[0]
+
+    def judge_all(self, targets: Sequence[Target], rows: int) -> list[Judgement]:
+        """Judge several, `rows` in one network call."""
         gate = self.bundle.manifest.statistics.gate
         if gate is None:
-            return Judgement(has_face=target.has_face)
-        image = to_tensor(target.pixels, self.bundle.manifest.channels)[None]
-        return Judgement(float(score(gate, *denoising_errors(self.denoiser, image))), target.has_face)
+            return [Judgement(has_face=target.has_face) for target in targets]
+        images = torch.stack([to_tensor(target.pixels, self.bundle.manifest.channels) for target in targets])
+        scores = score(gate, *denoising_errors(self.denoiser, images, rows=rows)).tolist()
+        return [Judgement(each, target.has_face) for each, target in zip(scores, targets, strict=True)]
 
     def __call__(
         self,

@@ -23,22 +23,21 @@ class Runner:
         room: how many images one network call may have.
 
     Attributes:
-        batch: the images of the last tick.
-        rows: the rows of the batch that are a request's.
+        rows: of the last tick's batch, those that are a request's.
     """
 
     def __init__(self, denoiser: Denoiser, room: Room) -> None:
         self._denoiser = denoiser
         self.room = room
-        self.batch: Batch
         self.rows: dict[str, range] = {}
+        self._batch: Batch | None = None  # of the last tick, while it is needed
         self._waiting: dict[str, Batch] = {}  # begun, but not in the batch
 
-    def advance(self, plans: Mapping[str, Plan]) -> dict[str, Exception]:
+    def advance(self, plans: Mapping[str, Plan]) -> tuple[Batch, dict[str, Exception]]:
         """Make one network call for every image of these requests; a request that is new begins.
 
         Returns:
-            Why requests failed; the others are a call further.
+            The batch of this tick, and why requests failed; the others are a call further.
 
         Raises:
             Exception: the device is lost (`ddpm_core.device.is_lost`); so is all that is under way.
@@ -52,27 +51,30 @@ class Runner:
                 failed[row] = outcome
                 outcome = batch.part(row, row + 1)
             parts.append(outcome)
-        self.batch = Batch.join(parts)
-        return {
+        self._batch = Batch.join(parts)
+        return self._batch, {
             request_id: next(failed[row] for row in rows if row in failed)
             for request_id, rows in self.rows.items()
             if any(row in failed for row in rows)
         }
 
     def forget(self, request_ids: Iterable[str]) -> None:
-        """Let requests go; the memory of their images is free with the next tick."""
+        """Let requests go; their images are gone with the next tick, or now if nobody else is there."""
         for request_id in request_ids:
             self.rows.pop(request_id, None)
             self._waiting.pop(request_id, None)
+        if not self.rows:
+            self._batch = None
 
     def _gather(self, plans: Mapping[str, Plan]) -> Batch:
         """Bring the images of these requests together; nothing moves while they are the same as before."""
         parts: list[Batch] = []
-        for request_id in self.rows.keys() - plans.keys():
-            self._waiting[request_id] = self.batch.take(self.rows[request_id])
-        stay = [row for request_id, rows in self.rows.items() if request_id in plans for row in rows]
-        if stay:
-            parts.append(self.batch if len(stay) == len(self.batch) else self.batch.take(stay))
+        if self._batch is not None:
+            for request_id in self.rows.keys() - plans.keys():
+                self._waiting[request_id] = self._batch.take(self.rows[request_id])
+            stay = [row for request_id, rows in self.rows.items() if request_id in plans for row in rows]
+            if stay:
+                parts.append(self._batch if len(stay) == len(self._batch) else self._batch.take(stay))
         order = [request_id for request_id in self.rows if request_id in plans]
         for request_id in plans:
             if request_id not in self.rows:
@@ -83,8 +85,8 @@ class Runner:
         for request_id in order:
             self.rows[request_id] = range(first, first + len(plans[request_id].seeds))
             first = self.rows[request_id].stop
-        self.batch = Batch.join(parts)
-        return self.batch
+        self._batch = Batch.join(parts)
+        return self._batch
 
     def _advance(self, batch: Batch) -> list[Batch | Exception]:
         """Advance rows; where that fails, in parts until the rows that fail are alone: a batch is immutable."""

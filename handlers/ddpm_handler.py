@@ -45,6 +45,7 @@ from handlers.settings import read_settings
 log = logging.getLogger(__name__)
 
 _DOCUMENT = Offer(Kind.JSON, JSON, OutputFormat.PNG)
+_UNJUDGED = Judgement()
 _FORGOTTEN = Error(code="unavailable", message="The service paused and gave this request up; it may be tried again.")
 _OUT_OF_TIME = Error(
     code="timeout", message="The answer took longer than a gRPC call may last here; HTTP has no such limit."
@@ -60,6 +61,10 @@ class _Opening:
     is_whole: bool
     target: Future[Target]
     begin: float
+
+    @property
+    def is_judged(self) -> bool:
+        return not self.arrival.request.detect_only and self.arrival.request.mode is not Mode.NONE
 
 
 class Handler:
@@ -116,11 +121,15 @@ class Handler:
                 self._receive(key, data[i], context.get_all_request_header(i))
 
     def inference(self) -> None:
-        """Admit whose selfies are decoded, and tick; for a moment, or until those that must be whole are complete."""
+        """Admit whose selfies are decoded, and tick; for a moment, or until those that must be whole are complete.
+
+        Whose answer is complete gets it at once. On a GPU the next tick is under way by then.
+        """
         begin = time.monotonic()
+        moment = self.settings.tick_seconds or (0.03 if self.engine.denoiser.device.type == "cpu" else 0.01)
         while len(self.engine) or self._opening:
             if not len(self.engine):
-                wait([each.target for each in self._opening.values()], self.settings.tick_seconds, FIRST_COMPLETED)
+                wait([each.target for each in self._opening.values()], moment, FIRST_COMPLETED)
             self._open()
             if len(self.engine):
                 self._tick()
@@ -133,7 +142,7 @@ class Handler:
                     self._give_up(key, _OUT_OF_TIME)
             elif whole or unopened:
                 continue
-            if seconds >= self.settings.tick_seconds:
+            if seconds >= moment or any(answer.done for answer in self._answers.values()):
                 break
 
     def postprocess(self, context: Any) -> list[bytes]:
@@ -207,15 +216,33 @@ class Handler:
 
     def _open(self) -> None:
         """Admit requests whose selfies are decoded."""
-        for key, each in list(self._opening.items()):
-            if each.target.done():
-                del self._opening[key]
-                try:
-                    aim = each.target.result()
-                    answer = self._admit(key, each.arrival, each.about, aim, each.begin, is_whole=each.is_whole)
-                    self._answers[key] = answer
-                except Exception as problem:
-                    self._refuse(key, each.about, _explain(problem), is_whole=each.is_whole)
+        ready = {key: self._opening.pop(key) for key, each in list(self._opening.items()) if each.target.done()}
+        judgements = self._judge(ready)
+        for key, each in ready.items():
+            if key in self._answers:
+                continue
+            try:
+                aim, judgement, whole = each.target.result(), judgements.get(key, _UNJUDGED), each.is_whole
+                self._answers[key] = self._admit(
+                    key, each.arrival, each.about, aim, each.begin, is_whole=whole, judgement=judgement
+                )
+            except Exception as problem:
+                self._refuse(key, each.about, _explain(problem), is_whole=each.is_whole)
+
+    def _judge(self, ready: Mapping[str, _Opening]) -> dict[str, Judgement]:
+        """Judge the selfies that guide, in one network call; refuse them where it fails."""
+        judged = {
+            key: each.target.result()
+            for key, each in ready.items()
+            if each.is_judged and each.target.exception() is None
+        }
+        try:
+            found = self.pipeline.judge_all(list(judged.values()), self.engine.max_rows) if judged else []
+        except Exception as problem:
+            for key in judged:
+                self._refuse(key, ready[key].about, _explain(problem), is_whole=ready[key].is_whole)
+            return {}
+        return dict(zip(judged, found, strict=True))
 
     def _give_up(self, key: str, error: Error) -> None:
         """Refuse a request whose selfie is not decoded yet."""
@@ -230,7 +257,15 @@ class Handler:
         self._answers[key] = answer
 
     def _admit(
-        self, key: str, arrival: Arrival, about: About, aim: Target | None, begin: float, *, is_whole: bool
+        self,
+        key: str,
+        arrival: Arrival,
+        about: About,
+        aim: Target | None,
+        begin: float,
+        *,
+        is_whole: bool,
+        judgement: Judgement = _UNJUDGED,
     ) -> Answer:
         request, rendering = arrival.request, arrival.rendering
         if aim is not None:
@@ -253,7 +288,7 @@ class Handler:
             guidance_loss_scale=request.guidance_loss_scale,
             guide=request.guide,
             seed=request.seed,
-            judgement=Judgement() if aim is None or request.mode is Mode.NONE else self.pipeline.judge(aim),
+            judgement=judgement,
         )
         self.engine.admit(
             key,

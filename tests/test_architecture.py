@@ -40,7 +40,8 @@ CORE = {
     "pace": {"denoiser", "device", "timing"},
     "runner": {"denoiser", "device", "plan", "room", "sampling"},
     "leaving": {"pixels", "ranking", "sampling", "transfer"},
-    "engine": {"denoiser", "device", "errors", "events", "leaving", "plan", "ranking", "room", "runner", "transfer"},
+    "flight": {"plan", "transfer"},
+    "engine": {"denoiser", "device", "errors", "events", "flight", "leaving", "plan", "ranking", "room", "runner"},
     "dtypes": {"bundle", "denoiser", "device", "pixels", "plan", "sampling", "timing"},
     "pipeline": {"bundle", "denoiser", "dtypes", "errors", "faces", "gate", "pixels", "plan", "precision", "sampling"},
 }

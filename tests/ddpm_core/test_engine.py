@@ -157,6 +157,22 @@ def test_requests_join_wait_and_leave_without_a_trace_in_anybodys_images(
         assert steps == list(range(1, its_plan.calls + 1))
 
 
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_nothing_is_kept_of_those_who_have_ended_or_left(
+    make: MakeEngine, plan: MakePlan, network: FakeNetwork, ahead: int
+) -> None:
+    held: list[weakref.ref[Tensor]] = []
+    network.check = lambda x, level: held.append(weakref.ref(x))
+    engine = make(ahead=ahead)
+    engine.admit("ends", plan(steps=3))
+    list(run(engine))
+    engine.admit("leaves", plan(steps=3))
+    engine.tick()
+    engine.retain([])
+    engine.tick()
+    assert [ref() for ref in held] == [None] * 4
+
+
 def test_a_tick_ahead_the_same_happens_a_tick_later(make: MakeEngine, plan: MakePlan, network: FakeNetwork) -> None:
     """On a GPU the next tick is launched before the last one is waited for."""
 

@@ -47,6 +47,15 @@ def test_a_handler_call_makes_as_many_ticks_as_fit(frontend):
     assert job.ended
 
 
+def test_a_handler_call_ends_when_a_request_does(frontend):
+    frontend.handler.settings = frontend.handler.settings.model_copy(update={"tick_seconds": 60.0})
+    short, long = (frontend.json({"num_inference_steps": steps}) for steps in (2, 12))
+    frontend.call()
+
+    assert (short.ended, long.ended) == (True, False)
+    frontend.finish(long)
+
+
 def test_what_was_used_is_reported_and_makes_the_same_image_again(frontend, selfie):
     packed = base64.b64encode(selfie).decode()
     first = frontend.json({"image": packed, "num_images": 2, "resemblance": 0.6})

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import time
 from concurrent.futures import Future
+
+import numpy as np
+from PIL import Image
 
 from ddpm_core.errors import InvalidInput
 
@@ -23,6 +28,11 @@ def test_a_request_joins_between_the_steps_of_another(frontend):
     assert first.names[-1] == "end"
 
 
+def drawn(job):
+    (image,) = job.json["images"]
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(image["b64_json"])))).astype(int)
+
+
 def test_a_seed_gives_its_image_whatever_shares_the_batch(frontend):
     alone = frontend.json({"seed": 7, "num_inference_steps": 6})
     frontend.finish(alone)
@@ -31,7 +41,8 @@ def test_a_seed_gives_its_image_whatever_shares_the_batch(frontend):
     together = frontend.json({"seed": 7, "num_inference_steps": 6})
     frontend.finish(together, *others)
 
-    assert together.json["images"] == alone.json["images"]
+    # In float32 a convolution adds up in another order for one image than for many: a grey level, now and then.
+    assert np.abs(drawn(together) - drawn(alone)).max() <= 1
 
 
 def test_a_client_that_leaves_frees_its_place_and_disturbs_nobody(frontend):
@@ -67,6 +78,41 @@ def test_who_leaves_before_his_selfie_is_decoded_is_forgotten(frontend, selfie, 
     frontend.leave(leaving)
     frontend.call()
     assert decoded.cancelled()
+
+
+def test_selfies_that_are_decoded_together_are_judged_together(frontend, selfie, monkeypatch):
+    aim, judge_all = frontend.handler.pipeline.aim(selfie), frontend.handler.pipeline.judge_all
+    judged = []
+    decoded = [Future() for _ in range(3)]
+    with monkeypatch.context() as patch:
+        coming = iter(decoded)
+        patch.setattr(frontend.handler.pipeline.pool, "aim", lambda *_args, **_more: next(coming))
+        patch.setattr(
+            frontend.handler.pipeline,
+            "judge_all",
+            lambda targets, rows: judged.append(len(targets)) or judge_all(targets, rows),
+        )
+        jobs = [frontend.raw(selfie), frontend.raw(selfie), frontend.form({"image": selfie, "mode": b"none"})]
+        frontend.call()
+        for each in decoded:
+            each.set_result(aim)
+        frontend.finish(*jobs)
+    assert [job.status for job in jobs] == [200, 200, 200]
+    assert judged == [2]
+
+
+def test_selfies_that_cannot_be_judged_are_refused_and_nobody_else(frontend, selfie, monkeypatch, caplog):
+    def fail(targets, rows):
+        raise RuntimeError("secret")
+
+    other = frontend.json({})
+    with monkeypatch.context() as patch:
+        patch.setattr(frontend.handler.pipeline, "judge_all", fail)
+        job = frontend.raw(selfie)
+        frontend.finish(job, other)
+    assert (job.status, job.error["code"]) == (500, "internal")
+    assert other.status == 200
+    assert "secret" not in caplog.text
 
 
 def test_selfies_that_are_being_decoded_count_as_open(start, selfie):
