@@ -49,14 +49,15 @@ faces-256: env  ## Fetch a 256 px face model from the hub (460 MB) and serve it 
 	  models = desired.load(file).with_version(name, "1.0", name + "_1.0.mar", default=True).models; \
 	  desired.save(desired.Desired(models={name: models[name], **models}), file)'
 
-# Two at a time: tests wait for processes more than they compute. A file's tests share what it starts.
-TWO := --numprocesses 2 --dist loadfile
+# Three files at a time on two cores: tests wait for processes more than they compute. A file's tests share what it
+# starts, and the order is that of tests/conftest.py.
+FILES := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test: env  ## All tests, with a real TorchServe
-	$(BIN)/pytest $(TWO) --durations 20
+	$(BIN)/pytest $(FILES) --durations 20
 
 check: env lint  ## Lint and the tests that need no TorchServe, in about a minute
-	$(BIN)/pytest $(TWO) -m 'not torchserve'
+	$(BIN)/pytest $(FILES) -m 'not torchserve'
 
 lint: env  ## Style and types
 	$(BIN)/ruff check .

@@ -71,6 +71,17 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return bool(missing(collection_path)) or None
 
 
+# Files that start services and browsers take longest: they come first, so that none of them is the last one at work.
+LONGEST_FIRST = ("e2e", "k8s", "handlers", "ddpm_service", "ddpm_core", "ddpm_api")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bring the tests into the order in which their files are given out."""
+    root = Path(__file__).parent
+    rank = {folder: number for number, folder in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.relative_to(root).parts[0], len(rank)))
+
+
 def pytest_report_header() -> list[str]:
     """Say what was left out, and why."""
     gone = [program for program in NEEDS if not os.environ.get("CI") and not shutil.which(program)]

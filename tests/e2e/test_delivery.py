@@ -263,6 +263,7 @@ def test_a_model_that_cannot_be_served_ends_the_pod_and_the_last_line_says_why(c
     request.addfinalizer(pod.kill)
     while pod.process.poll() is None:
         assert not pod.ready
+        time.sleep(0.1)
     assert pod.ends() == 1
     last = pod.said.splitlines()[-1]
     assert re.match(f"ddpm serve: {why}", last), last
