@@ -49,7 +49,8 @@ def choose_dtype(bundle: Bundle, network: nn.Module, guide: nn.Module | None, de
         return bundle.denoiser(ours, device, dtype, its_guide)
 
     plain = ready(torch.float32)
-    expected = _pictures(bundle, plain)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # in which a GPU's float32 has 10 bits
+        expected = _pictures(bundle, plain)
     for dtype in _short():
         try:
             short = ready(dtype)
