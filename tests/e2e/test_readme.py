@@ -47,14 +47,15 @@ def shortened(command: str) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository as a newcomer has it, where what the commands write does no harm."""
     folder = tmp_path_factory.mktemp("newcomer")
-    own = ("models", "models.yaml", "model_store")
+    copied = ("models.yaml", "config.properties")
     for path in ROOT.iterdir():
-        if path.name not in ("runs", "faces", "mine", "me.jpg", "photos", *own):
+        if path.name not in ("runs", "faces", "mine", "me.jpg", "photos", "models", "model_store", *copied):
             (folder / path.name).symlink_to(path)
     (folder / "models").mkdir()
     (folder / "models" / "faces-64").symlink_to(ROOT / "models" / "faces-64")
     (folder / "model_store").mkdir()
-    shutil.copy(ROOT / "models.yaml", folder)
+    for name in copied:
+        shutil.copy(ROOT / name, folder)
     Image.fromarray(skimage.data.astronaut()).save(folder / "me.jpg")
     (folder / "photos").mkdir()
     for i, patch in enumerate(patches(skimage.data.astronaut())):
