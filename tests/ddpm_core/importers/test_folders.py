@@ -234,12 +234,12 @@ def test_a_repository_may_be_named_with_its_revision_and_the_checksum_of_its_wei
     with pytest.raises(InvalidInput, match="is not the file that was named") as refusal:
         bring(named, **NOTHING, sha256="0" * 64)
     assert refusal.value.field == "sha256"
+    with pytest.raises(InvalidInput, match=f"no file or folder {REPOSITORY}@{'1' * 40}"):
+        bring(f"{REPOSITORY}@{'1' * 40}", **NOTHING)
     bundle = bring(named, **NOTHING, sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
     assert holds(bundle, unet)
     assert bundle.manifest.provenance["source"] == REPOSITORY
     assert bundle.manifest.provenance["revision"] == COMMIT
-    with pytest.raises(InvalidInput, match=f"no file or folder {REPOSITORY}@{'1' * 40}"):
-        bring(f"{REPOSITORY}@{'1' * 40}", **NOTHING)
 
 
 @pytest.mark.usefixtures("hub")
