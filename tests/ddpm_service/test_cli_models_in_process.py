@@ -111,7 +111,7 @@ def test_inspect_says_what_a_model_is() -> None:
 def test_inspect_prints_a_page_to_read() -> None:
     code, out, _ = ddpm("inspect", BUNDLE)
     first, _, *lines = out.splitlines()
-    assert (code, first) == (0, "faces-64 1.1: human faces, 64 px")
+    assert (code, first) == (0, "faces-64 1.2: human faces, 64 px")
     assert lines[0].startswith("terms       Research use only")
     assert lines[-1].startswith("files       whole")
     assert "{" not in out
