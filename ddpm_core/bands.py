@@ -1,13 +1,18 @@
 """Bands: a picture as a coarse one of half the side, and its detail, each predicted at its own spread.
 
 In the orthonormal Haar basis of 2 × 2 blocks noise stays white, with one σ in every band, while a picture's detail is
-a tenth of its coarse part. So each band has the preconditioning of Karras et al. 2022 (table 1) at its own spread s:
+a tenth of its coarse part. So each band has the preconditioning of Karras et al. 2022 (appendix B.6) at its own
+spread s, and at q·s, what a band's smooth places have:
 
     seen = clean + σ·noise,   the network sees c_in·seen,   clean = c_skip·seen + c_out·F
-    c_in = 1/√(σ² + s²),   c_skip = s²/(σ² + s²),   c_out = σ·s·c_in
+    c_in = 1/√(σ² + s²),   c_skip = (q·s)²/(σ² + (q·s)²),   c_out = √((1 − c_skip)²·s² + (c_skip·σ)²)
 
-The coarse band is twice a picture of half the side, of half the σ; it has s = 1 and the other sign of F, which is
-v-prediction (Salimans & Ho 2022). So a model of half the side is a model of this one's coarse band.
+Detail lies on edges: in most places it is far less than s, and what is seen there is noise. With q = 1 so much of that
+is kept that a network which has not yet learnt to take it out draws a dither of spread s all over. With q = 1/4 such a
+network draws smooth pictures.
+
+The coarse band is twice a picture of half the side, of half the σ; it has s = 1, q = 1, hence c_out = σ·s·c_in, and the
+other sign of F, which is v-prediction (Salimans & Ho 2022). So a model of half the side is a model of its coarse band.
 """
 
 from __future__ import annotations
@@ -24,6 +29,8 @@ from torch import Tensor
 Spread = Annotated[float, Field(gt=0)]
 _HALVED = (0.5, 1.0, 1.0, 1.0)
 """A coarse band in Haar's basis is twice a picture."""
+_SMOOTH = (1.0, 0.25, 0.25, 0.25)
+"""q: of photographs of faces at 128 px a quarter of the detail is within what noise of 0.23 s would have there."""
 
 
 def haar(x: Tensor) -> Tensor:
@@ -103,11 +110,14 @@ class Bands(BaseModel):
         sign = _each((-1.0, 1.0, 1.0, 1.0), channels, alpha_bar)
         sigma = ((1 - alpha_bar) / alpha_bar).sqrt() * scale  # (B, 4C, 1, 1), as c_in is
         c_in = (sigma.square() + s.square()).rsqrt()
+        smooth = (s * _each(_SMOOTH, channels, alpha_bar)).square()
+        c_skip = smooth / (sigma.square() + smooth)
+        c_out = (((1 - c_skip) * s).square() + (c_skip * sigma).square()).sqrt()
         bands, unit = haar(x), scale / alpha_bar.sqrt()
         return Asked(
             input=bands * (c_in * unit).to(x.dtype),
-            kept=bands * ((s * c_in).square() * unit).to(x.dtype),
-            gain=(sign * sigma * s * c_in).to(x.dtype),
+            kept=bands * (c_skip * unit).to(x.dtype),
+            gain=(sign * c_out).to(x.dtype),
         )
 
 
