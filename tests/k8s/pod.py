@@ -111,6 +111,7 @@ class Pod:
         self.config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
         (container,) = cluster.deployment["spec"]["template"]["spec"]["containers"]
         told = {each["name"]: cluster.local(each["value"]) for each in container.get("env", []) if "value" in each}
+        told.pop("DDPM_REQUIRE_GPU", None)  # no GPU is here
         command = [sys.executable, "-c", "from ddpm_service.cli import main; main()", "serve"]
         command += ["--config", str(self.config)]
         command += [cluster.local(word) for word in container["args"]]
