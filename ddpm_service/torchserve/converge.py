@@ -219,12 +219,12 @@ class Converger:
 
     def _check_archive(self, name: str, version: str, archive: str) -> None:
         """Refuse other bytes; TorchServe takes name and version from the archive, so they must be the ones wanted."""
-        if self._vouched is not None:
-            checksums.check(self._model_store / archive, self._vouched)
         manifest = read_manifest(self._model_store / archive)
         found = (manifest["name"], manifest["version"])
         if found != (name, version):
             raise ArchiveError(f"{archive} holds {found[0]} {found[1]}, not {name} {version}")
+        if self._vouched is not None:
+            checksums.check(self._model_store / archive, self._vouched)
 
     def _wait_until_ready(self, name: str, version: str) -> None:
         deadline = time.monotonic() + _LOAD_SECONDS

@@ -120,6 +120,7 @@ def test_on_one_machine_a_version_is_added_made_default_rolled_back_and_survives
         service.wait_for("1.0")
 
         shutil.copy(archives / "toy_2.0.mar", cluster.store)
+        cluster.list_checksums()
         ddpm_models(cluster, pod, "register", "toy_2.0.mar", "--default")
         pod.wait(lambda: pod.default() == "2.0", "2.0 by default")
         service.wait_for("2.0")
@@ -128,7 +129,6 @@ def test_on_one_machine_a_version_is_added_made_default_rolled_back_and_survives
         pod.wait(lambda: pod.default() == "1.0", "1.0 by default")
         service.wait_for("1.0")
 
-        cluster.list_checksums()
         successor = start(cluster)
         assert successor.default() == "1.0"
         service.replace(pod, successor)
