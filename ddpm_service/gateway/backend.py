@@ -31,6 +31,7 @@ _SMALL_BODY = 64 * 2**10
 _RETRY_SECONDS = 5
 _MISSING = 404
 _TOO_LARGE = 413
+_DIED = b"Worker died"  # what TorchServe says of it
 
 
 class Backend(Protocol):
@@ -249,8 +250,9 @@ async def _refusal(response: aiohttp.ClientResponse) -> Error:
     """What a plain answer says: in our shape, or in TorchServe's own, whose text is about its insides."""
     after = response.headers.get("Retry-After", "")
     retry_after = int(after) if after.isascii() and after.isdigit() else None
+    text = await response.read()
     with suppress(ValidationError):
-        error = ErrorBody.model_validate_json(await response.read()).error
+        error = ErrorBody.model_validate_json(text).error
         return error.model_copy(
             update={"retry_after": retry_after or (_RETRY_SECONDS if error.status == 503 else None)}
         )
@@ -260,6 +262,8 @@ async def _refusal(response: aiohttp.ClientResponse) -> Error:
         return _error("unavailable", "The version has just been removed; ask again.")
     if response.status == 503:
         return _error("unavailable", "The model's worker is starting again; ask again.")
+    if _DIED in text:  # under the request: it was scaled away, or killed
+        return _error("unavailable", "The model's worker broke off; ask again.")
     return Error(code="internal", message="The model's worker failed before its first answer.")
 
 

@@ -60,7 +60,21 @@ MANIFEST = {
     "defaults": {"sampler": "dpmpp_2m", "num_inference_steps": 4},
     "provenance": {"terms": "Research use only."},
 }
-SCRIPTS = ("faces", "endless", "silent", "late", "cut", "short", "garbled", "busy", "gone", "large", "broken", "flood")
+SCRIPTS = (
+    "faces",
+    "endless",
+    "silent",
+    "late",
+    "cut",
+    "short",
+    "garbled",
+    "busy",
+    "gone",
+    "large",
+    "broken",
+    "died",
+    "flood",
+)
 
 
 def encoded(colour: str = "red", kind: str = "png") -> str:
@@ -105,6 +119,7 @@ class Upstream:
             "gone": (404, b'{"code": 404, "type": "ModelNotFoundException", "message": "Model not found"}', {}),
             "large": (413, b"", {}),
             "broken": (500, b"<html>at org.pytorch.serve.Secret</html>", {}),
+            "died": (500, b'{"code": 500, "type": "InternalServerException", "message": "Worker died."}', {}),
         }
         if script in plain:
             status, body, headers = plain[script]

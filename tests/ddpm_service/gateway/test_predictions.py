@@ -167,6 +167,7 @@ async def test_a_preview_goes_to_its_own_request_only(house):
         ("gone", 503, "unavailable"),
         ("large", 413, "too_large"),
         ("broken", 500, "internal"),
+        ("died", 503, "unavailable"),
         ("late", 500, "out_of_memory"),
         ("cut", 503, "unavailable"),
         ("short", 503, "unavailable"),

@@ -321,7 +321,7 @@ class TestResults:
         viewer = page.get_by_role("dialog", name="One face, enlarged")
         expect(viewer).to_contain_text("Face 1 of 5 · seed 4711")
         expect(viewer).to_contain_text("AI-generated")
-        expect(viewer.get_by_label("You, as the model sees you")).to_be_visible()
+        expect(viewer.get_by_label("You, as the model sees it")).to_be_visible()
         page.keyboard.press("ArrowLeft")
         expect(viewer).to_contain_text("Face 5 of 5")
         page.keyboard.press("Escape")
