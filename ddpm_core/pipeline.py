@@ -139,6 +139,9 @@ class Pipeline:
             warnings.warn(message, stacklevel=2)
         return self.run(plan, on_step)
 
+    sample = __call__
+    """The name that it had first."""
+
     def run(
         self, plan: Plan, on_step: Callable[[Step], object] | None = None, *, through_network: bool = False
     ) -> list[MadeImage]:

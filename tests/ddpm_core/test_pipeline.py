@@ -87,6 +87,11 @@ def test_saved_pictures_carry_the_mark_and_their_settings_also_enlarged_ones(
     assert inside["model"] == "toy"
 
 
+def test_it_goes_by_its_first_name_too(pipeline: Pipeline) -> None:
+    (called,), (sampled,) = pipeline(num_images=1, seed=3), pipeline.sample(num_images=1, seed=3)
+    assert np.array_equal(called, sampled)
+
+
 def test_it_says_what_it_is(pipeline: Pipeline) -> None:
     assert repr(pipeline) == "<toy 1.0, 32 px, on cpu in float32>"
 
