@@ -49,9 +49,9 @@ faces-256: env  ## Fetch a 256 px face model from the hub (460 MB) and serve it 
 	  models = desired.load(file).with_version(name, "1.0", name + "_1.0.mar", default=True).models; \
 	  desired.save(desired.Desired(models={name: models[name], **models}), file)'
 
-# Three files at a time on two cores: tests wait for processes more than they compute. A file's tests share what it
+# Two files at a time on two cores: tests wait for processes more than they compute. A file's tests share what it
 # starts, and the order is that of tests/conftest.py.
-FILES := --numprocesses 3 --dist loadfile --no-loadscope-reorder
+FILES := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: env  ## All tests, with a real TorchServe
 	$(BIN)/pytest $(FILES) --durations 20
