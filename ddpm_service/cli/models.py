@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,11 +16,13 @@ from ddpm_service.archive import read_manifest, unpacked_manifest
 from ddpm_service.cli.failure import told_in_a_line
 from ddpm_service.errors import ServiceError
 from ddpm_service.torchserve import desired
+from ddpm_service.torchserve.applied import wait_until_applied
 from ddpm_service.torchserve.converge import Converger
 from ddpm_service.torchserve.desired import Desired
 from ddpm_service.torchserve.leave import wait_until_unused
 from ddpm_service.torchserve.management import Management
 from ddpm_service.torchserve.server import TorchServe, running
+from ddpm_service.torchserve.sockets import Sockets
 
 app = typer.Typer(no_args_is_help=True, help="List, describe, register, scale, set the default of, unregister models.")
 
@@ -170,6 +172,7 @@ def _change(command: str, change: Callable[[Desired], Desired], models: Path, co
     """Change a copy of models.yaml, apply it, and save it once it holds: a version that fails is never written down.
 
     What takes a version away is saved first: by that `ddpm serve` lets no more requests in, and those that run end.
+    Where it runs, it answers by the change when this returns.
     """
 
     def say(line: str) -> None:
@@ -194,18 +197,23 @@ def _change(command: str, change: Callable[[Desired], Desired], models: Path, co
                 ours = (name, version) in leaving
                 wait_until_unused(server, name, version, supervised=lambda: ours and desired.is_applied(models))
 
+            def check(failed: Mapping[tuple[str, str], str], *, written: bool) -> None:
+                for name, version in sorted(key for key in failed if _is_news(before, wanted, key)):
+                    has = "has it all the same" if written else "is unchanged"
+                    raise ServiceError(f"{name} {version}: {failed[name, version]}; {models} {has}")
+
             if leaving:
                 desired.save(wanted, models)
                 share()
             converger = Converger(management, server.inference_url, server.model_store, say=say, drain=drain)
-            report = converger.apply(wanted)
-            fresh = {key for key in report.failed if _is_news(before, wanted, key)}
-            if fresh:
-                name, version = sorted(fresh)[0]
-                written = "has it all the same" if leaving else "is unchanged"
-                raise ServiceError(f"{name} {version}: {report.failed[name, version]}; {models} {written}")
+            check(converger.apply(wanted).failed, written=bool(leaving))
             if not leaving:
                 desired.save(wanted, models)
+        applied = wait_until_applied(Sockets.of(config), models, say)
+        if applied is None:
+            say(f"{models} is changed; no `ddpm serve` that runs here applies it")
+        else:
+            check({(name, version): why for name, version, why in applied.failed}, written=True)
 
 
 def _loaded(wanted: Desired) -> set[tuple[str, str]]:
@@ -221,7 +229,9 @@ def _loaded(wanted: Desired) -> set[tuple[str, str]]:
 def _is_news(before: Desired, wanted: Desired, key: tuple[str, str]) -> bool:
     """Whether the failure of a version concerns what was changed: the version itself, or that it is the default now."""
     name, version = key
-    old, new = before.models.get(name), wanted.models[name]
+    old, new = before.models.get(name), wanted.models.get(name)
+    if new is None or version not in new.versions:
+        return False
     if old is None or old.versions.get(version) != new.versions[version]:
         return True
     return new.default == version != old.default

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from ddpm_service.errors import ServiceError
-from ddpm_service.torchserve import desired
+from ddpm_service.torchserve import applied, desired
 from ddpm_service.torchserve.answers import Answers
 from ddpm_service.torchserve.board import Board, State
 from ddpm_service.torchserve.converge import Converger, probe
@@ -64,7 +64,8 @@ class Supervisor:
     ) -> None:
         self._models = models
         # models.yaml decides what is loaded.
-        self.server = TorchServe(config, {**(settings or {}), "load_models": ""}, sockets=Sockets.of(config))
+        self._sockets = Sockets.of(config)
+        self.server = TorchServe(config, {**(settings or {}), "load_models": ""}, sockets=self._sockets)
         self._management = Management(self.server.management_url)
         self._board = board
         self._converger = Converger(
@@ -83,7 +84,7 @@ class Supervisor:
         self._unready_since: dict[Key, float] = {}
         self._in_vain: set[Key] = set()
         self._deaf_since: float | None = None
-        self._given_up: set[Key] = set()
+        self._given_up: dict[Key, str] = {}
         self._troubles: set[str] = set()
         self._stop = threading.Event()
 
@@ -99,6 +100,7 @@ class Supervisor:
             with desired.applying(self._models):
                 self.server.start()
                 self._apply(starting=True)
+                self._tell()
                 while not self._stop.wait(_WATCH_SECONDS):
                     self._watch()
         except ServiceError:
@@ -122,7 +124,7 @@ class Supervisor:
             raise ServiceError(f"nothing can be served: {name} {version}: {report.failed[name, version]}")
         for (name, version), why in report.failed.items():
             log.error("%s %s failed: %s", name, version, why)
-        self._given_up = set(report.failed)
+        self._given_up = report.failed
         self._board.started()
         if not defaults & report.failed.keys():
             models = ", ".join(sorted(self._wanted.models)) or "no models"
@@ -187,6 +189,7 @@ class Supervisor:
             except ServiceError as error:
                 log.error("%s", error)
             else:
+                self._tell()
                 return
         raise ServiceError(f"TorchServe could not be brought back in {_RESTARTS} attempts")
 
@@ -214,6 +217,11 @@ class Supervisor:
             self._seen, self._wanted = b"", wanted
             self._apply(starting=False)
         self._seen = text
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell the commands that wait for it that what was seen last is applied."""
+        applied.tell(self._sockets, self._models, self._seen, self._given_up)
 
     def _keep(self) -> None:
         """Undo what somebody did at TorchServe's own ports: models.yaml says what is served, once it is applied."""
@@ -271,7 +279,7 @@ class Supervisor:
         self._board.move(*key, State.FAILED, why)
         if is_default:
             raise ServiceError(f"{label}: {why}")
-        self._given_up.add(key)
+        self._given_up[key] = why
         log.error("%s: %s", label, why)
 
     def _returned(self, key: tuple[str, str], label: str) -> None:

@@ -107,14 +107,6 @@ def running(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def wait_for_model(name: str) -> None:
-    """Until the front door, which looks at models.yaml once a second, has seen what was registered."""
-    deadline = time.monotonic() + 60
-    while requests.get(f"http://127.0.0.1:8000/v1/models/{name}", timeout=60).status_code != 200:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 def run(command: str, folder: Path) -> str:
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
@@ -172,8 +164,6 @@ def test_torchserve_alone_serves_the_model_store(folder: Path, tmp_path: Path) -
 @pytest.mark.parametrize("command", [c for c in commands() if not any(name in c for name in SERVERS)])
 def test_a_command_of_the_readme_works(command: str, folder: Path) -> None:
     out = run(shortened(command), folder)
-    if match := re.search(r"models register (\w+)_", command):
-        wait_for_model(match[1])
     match = re.search(r"--output (\S+)", command)
     if match:
         with Image.open(folder / match[1]) as picture:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
 
 from ddpm_service.errors import ServiceError
 from ddpm_service.torchserve import supervise
+from ddpm_service.torchserve.applied import wait_until_applied
 from ddpm_service.torchserve.board import Board, State
 from ddpm_service.torchserve.desired import changing
 from ddpm_service.torchserve.management import ManagementError
@@ -26,6 +28,7 @@ class Supervised:
         self.models, self.store, self.torchserve = folder / "models.yaml", folder / "model_store", Memory("1.0", "1.1")
         self.store.mkdir()
         (folder / "config.properties").touch()
+        monkeypatch.setattr("tempfile.tempdir", str(folder))
         monkeypatch.setattr(supervise, "Management", lambda _: self.torchserve)
         monkeypatch.setattr(supervise, "probe", self._probe)
         self.failure = ""
@@ -98,6 +101,22 @@ def test_a_change_that_was_applied_in_part_can_be_taken_back(supervised: Supervi
     supervised.want("1.0")
 
     assert supervised.look(1) == "1.0"
+
+
+def test_the_commands_hear_when_a_change_is_applied(supervised: Supervised) -> None:
+    sockets = supervised.supervisor._sockets
+    held = sockets.claim()
+    supervised.want("1.1")
+    supervised.torchserve.failures = [ManagementError("too late")]
+
+    supervised.look(1)
+    assert list(sockets.folder.iterdir()) == []
+    supervised.look(1)
+
+    said = wait_until_applied(sockets, supervised.models, pytest.fail)
+    assert said is not None
+    assert said.failed == []
+    os.close(held)
 
 
 class Deaf(Memory):
