@@ -63,6 +63,11 @@ class Rendering:
         """What may be sent at any time to show that the stream is alive; nothing for a whole answer."""
         return {Kind.NDJSON: NDJSON_HEARTBEAT, Kind.SSE: SSE_HEARTBEAT}.get(self.kind, b"")
 
+    def begin(self) -> bytes:
+        """Begin a stream before its first event, by a heartbeat: an error that comes later is an event of it."""
+        self._sent = self._sent or self.streams
+        return self.heartbeat
+
     def feed(self, event: Event) -> bytes:
         """The bytes to send now, b"" for none; a whole answer comes with `end` or `error`."""
         if self._builder.done:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +34,7 @@ from ddpm_core import events
 from ddpm_core.faces import CONTENT_TYPES, encode
 from ddpm_core.faces import Target as Aim
 
-# Seconds. Heartbeats show the front door that the worker lives while a request waits.
+# Seconds. Heartbeats show the front door that the worker lives, and has the request, while that waits.
 HEARTBEAT = 2.0
 
 
@@ -70,18 +71,28 @@ class Answer:
         about: what it is about.
         is_whole: it must be complete in its first handler call.
         progress: whether it tells of each step.
+        may_go_on: another worker may have begun it, so that it cannot be a plain response.
     """
 
-    def __init__(self, rendering: Rendering, about: About, *, is_whole: bool, progress: bool = True) -> None:
+    def __init__(
+        self,
+        rendering: Rendering,
+        about: About,
+        *,
+        is_whole: bool,
+        progress: bool = True,
+        may_go_on: bool = False,
+    ) -> None:
         self.rendering = rendering
         self.about = about
         self.is_whole = is_whole
         self.progress = progress
+        self.may_go_on = may_go_on
         self.is_first = True  # no call has been answered yet
         self.started = False
         self.done = False
         self._chunk = bytearray()
-        self._last_sent = 0.0
+        self._last_sent = time.monotonic()
 
     def take(self, event: events.Event) -> None:
         """Take what the engine reports."""
@@ -130,10 +141,25 @@ class Answer:
         chunk, self._chunk = bytes(self._chunk), bytearray()
         if self.is_first or chunk:
             self._last_sent = now
-        elif now - self._last_sent >= HEARTBEAT:
-            self._last_sent, chunk = now, self.rendering.heartbeat
-        self.is_first = False
-        return chunk
+            self.is_first = False
+            return chunk
+        return self.wait(now)
+
+    def wait(self, now: float) -> bytes:
+        """Give the bytes to send now while there is nothing to tell; a stream that has begun cannot be refused."""
+        if now - self._last_sent < HEARTBEAT:
+            return b""
+        self._last_sent = now
+        heartbeat = self.rendering.begin()
+        self.is_first = self.is_first and not heartbeat
+        return heartbeat
+
+    @property
+    def criterion(self) -> bool | None:
+        """What TorchServe is told of the part that is sent next: it is the last one or not, or (None) all there is."""
+        if not (self.is_first and self.done):
+            return self.done
+        return False if self.may_go_on else None
 
     def _begun(self) -> StartedEvent:
         about = self.about

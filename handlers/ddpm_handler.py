@@ -4,11 +4,13 @@ TorchServe (continuous batching) calls it with every open request, again and aga
 once, later with its id alone, and no longer when its client has left.
 
 How a request ends: an answer that is complete in the first call that answers it is a plain response (criterion None,
-which alone may carry a status); any other is chunks (False) up to the last one (True, on which a first answer would
-hang).
+which alone may carry a status, and after chunks would never end); any other is chunks (False) up to the last one (True,
+on which a first answer would hang).
 
 A selfie is decoded in a helper process, and nobody waits for it. Until it is decoded its request is left out of what
-is answered, by which its status stays open: TorchServe sends nothing for an id that is taken out of its own table.
+is answered, by which its status stays open: TorchServe sends nothing for an id that is taken out of its own table. A
+stream that waits for long begins all the same, for heartbeats: the front door takes a silence among others who are
+answered for a request that TorchServe has lost.
 """
 
 from __future__ import annotations
@@ -57,8 +59,7 @@ class _Opening:
     """A request whose selfie is being decoded."""
 
     arrival: Arrival
-    about: About
-    is_whole: bool
+    answer: Answer
     target: Future[Target]
     begin: float
 
@@ -135,7 +136,7 @@ class Handler:
                 self._tick()
             seconds = time.monotonic() - begin
             whole = [key for key, answer in self._answers.items() if answer.is_whole and not answer.done]
-            unopened = [key for key, each in self._opening.items() if each.is_whole]
+            unopened = [key for key, each in self._opening.items() if each.answer.is_whole]
             if seconds >= self.settings.grpc_seconds:
                 self._fail(whole, _OUT_OF_TIME)
                 for key in unopened:
@@ -151,14 +152,13 @@ class Handler:
         results: list[bytes] = []
         criteria: list[Callable[[bytes], bool | None]] = []
         for i, key in list(context.request_ids.items()):
-            if key in self._opening:
+            opening = self._opening.get(key)
+            answer = opening.answer if opening else self._lost.pop(key) if key in self._lost else self._answers[key]
+            criteria.append(_criterion(end := answer.criterion))
+            results.append(answer.wait(now) if opening else answer.collect(now))
+            if opening and not results[-1]:
                 del context.request_ids[i]
-                results.append(b"")
-                criteria.append(_criterion(False))
                 continue
-            answer = self._lost.pop(key, None) or self._answers[key]
-            criteria.append(_criterion(None if answer.is_first and answer.done else answer.done))
-            results.append(answer.collect(now))
             # Headers hold constants and numbers only: other text could split the response or kill the worker.
             context.set_response_status(answer.rendering.status, "", i)
             context.set_response_content_type(i, answer.rendering.content_type)
@@ -166,7 +166,7 @@ class Handler:
                 context.set_response_header(i, "Retry-After", str(answer.rendering.retry_after))
             if answer.is_whole:
                 context.set_response_header(i, "ts_stream_next", "false")  # without it gRPC kills the worker
-            if answer.done:
+            if end is not False:
                 self._answers.pop(key, None)
         context.stopping_criteria = criteria
         self._tell(now)
@@ -181,13 +181,16 @@ class Handler:
             answer.describe(self._description())
             self._answers[key] = answer
             return
+        # What a worker had begun when it was taken away comes to the next one without its data, as an empty form does.
+        answer = Answer(Rendering(_DOCUMENT), about, is_whole=is_whole, may_go_on=not (fields or is_whole))
         try:
             arrival = read(fields, headers)
+            answer = Answer(arrival.rendering, about, is_whole=is_whole, progress=arrival.progress)
             request = arrival.request
             if not request.detect_only:
                 self.engine.check_room(len(self._opening))  # before work is done for a picture
             if request.image is None:
-                self._answers[key] = self._admit(key, arrival, about, None, time.monotonic(), is_whole=is_whole)
+                self._admit(key, arrival, answer, None, time.monotonic())
                 return
             target = self.pipeline.pool.aim(
                 request.image,
@@ -197,9 +200,9 @@ class Handler:
                 caller=caller(headers),
             )
             arrival = replace(arrival, request=request.model_copy(update={"image": b""}))  # the pool has it
-            self._opening[key] = _Opening(arrival, about, is_whole, target, time.monotonic())
+            self._opening[key] = _Opening(arrival, answer, target, time.monotonic())
         except Exception as problem:
-            self._refuse(key, about, _explain(problem), is_whole=is_whole)
+            self._refuse(key, answer, _explain(problem))
 
     def _description(self) -> dict[str, Any]:
         """What the management API's `customized=true` tells: what this version is, and how it runs here."""
@@ -222,12 +225,10 @@ class Handler:
             if key in self._answers:
                 continue
             try:
-                aim, judgement, whole = each.target.result(), judgements.get(key, _UNJUDGED), each.is_whole
-                self._answers[key] = self._admit(
-                    key, each.arrival, each.about, aim, each.begin, is_whole=whole, judgement=judgement
-                )
+                aim, judgement = each.target.result(), judgements.get(key, _UNJUDGED)
+                self._admit(key, each.arrival, each.answer, aim, each.begin, judgement)
             except Exception as problem:
-                self._refuse(key, each.about, _explain(problem), is_whole=each.is_whole)
+                self._refuse(key, each.answer, _explain(problem))
 
     def _judge(self, ready: Mapping[str, _Opening]) -> dict[str, Judgement]:
         """Judge the selfies that guide, in one network call; refuse them where it fails."""
@@ -240,7 +241,7 @@ class Handler:
             found = self.pipeline.judge_all(list(judged.values()), self.engine.max_rows) if judged else []
         except Exception as problem:
             for key in judged:
-                self._refuse(key, ready[key].about, _explain(problem), is_whole=ready[key].is_whole)
+                self._refuse(key, ready[key].answer, _explain(problem))
             return {}
         return dict(zip(judged, found, strict=True))
 
@@ -248,11 +249,10 @@ class Handler:
         """Refuse a request whose selfie is not decoded yet."""
         each = self._opening.pop(key)
         each.target.cancel()
-        self._refuse(key, each.about, error, is_whole=each.is_whole)
+        self._refuse(key, each.answer, error)
 
-    def _refuse(self, key: str, about: About, error: Error, *, is_whole: bool) -> None:
+    def _refuse(self, key: str, answer: Answer, error: Error) -> None:
         self._meters.count("ddpm_rejected_total", 1, error.code)
-        answer = Answer(Rendering(_DOCUMENT), about, is_whole=is_whole)
         answer.fail(error)
         self._answers[key] = answer
 
@@ -260,22 +260,22 @@ class Handler:
         self,
         key: str,
         arrival: Arrival,
-        about: About,
+        answer: Answer,
         aim: Target | None,
         begin: float,
-        *,
-        is_whole: bool,
         judgement: Judgement = _UNJUDGED,
-    ) -> Answer:
-        request, rendering = arrival.request, arrival.rendering
+    ) -> None:
+        """Have the engine make what is asked for; an answer that knows all already is given."""
+        request, rendering, about = arrival.request, arrival.rendering, answer.about
         if aim is not None:
             target = describe_target(aim, with_picture=request.return_target)
             found = (Notice(code=code, message=message) for code, message in aim.warnings)
             about = replace(about, target=target, warnings=(*request.warnings, *found))
         if request.detect_only:
-            answer = Answer(rendering, about, is_whole=is_whole)
+            answer.about = about
             answer.tell_faces(time.monotonic() - begin)
-            return answer
+            self._answers[key] = answer
+            return
         plan = make_plan(
             self.pipeline.bundle,
             None if aim is None else aim.pixels,
@@ -295,7 +295,7 @@ class Handler:
             plan,
             num_images=request.num_images,
             preview_every=request.preview_every if rendering.streams else 0,
-            max_work=self.settings.max_work_grpc if is_whole else None,
+            max_work=self.settings.max_work_grpc if answer.is_whole else None,
         )
         used = request.parameters() | plan.parameters | {"num_images": request.num_images}
         if aim is not None:
@@ -307,7 +307,8 @@ class Handler:
         if request.preview_every and not rendering.streams:
             notice = Notice(code="no_effect", message="preview_every: no effect, the answer is not a stream.")
             about = replace(about, warnings=(*about.warnings, notice))
-        return Answer(rendering, about, is_whole=is_whole, progress=arrival.progress)
+        answer.about = about
+        self._answers[key] = answer
 
     def _tick(self) -> None:
         begin = time.monotonic()

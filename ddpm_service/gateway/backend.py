@@ -7,8 +7,9 @@ import hashlib
 import io
 import json
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -18,9 +19,10 @@ from urllib3 import encode_multipart_formdata
 
 from ddpm_api import EndEvent, Error, ErrorBody, ErrorEvent, Event, GenerateRequest, parse_event
 from ddpm_service.gateway.auth import asking
+from ddpm_service.gateway.logs import log
 from ddpm_service.torchserve.api import Api
 from ddpm_service.torchserve.board import Board, ModelState, State
-from ddpm_service.torchserve.pulse import Key, Pulse
+from ddpm_service.torchserve.pulse import Asked, Key, Pulse
 
 _ACCEPT = "application/x-ndjson"
 _CONNECT_SECONDS = 5.0
@@ -29,6 +31,7 @@ _SILENCE_SECONDS = 150.0
 _LONGEST_LINE = 16 * 2**20
 _SMALL_BODY = 64 * 2**10
 _RETRY_SECONDS = 5
+_LOOK_SECONDS = 1.0
 _MISSING = 404
 _TOO_LARGE = 413
 _DIED = b"Worker died"  # what TorchServe says of it
@@ -104,23 +107,24 @@ class TorchServeBackend:
         broke_off = _error("unavailable", "The model's worker broke off; ask again.")
         key = (model, found)
         try:
-            with self._pulse.asked(key) as answered:
-                response = await self._begun(key, self._post(model, found, request, request_id, progress=progress))
-                answered()
-                running = self._open[key]
-                running.add(response.close)
+            with self._pulse.asked(key) as asked:
+                post = self._post(model, found, request, request_id, progress=progress)
+                response = await self._begun(key, asked, post)
+                asked.answered()
                 try:
-                    if response.status != 200:
-                        yield ErrorEvent(error=await _refusal(response))
-                        return
-                    async with aclosing(_lines(response.content, answered)) as lines:
-                        async for line in lines:
-                            event = parse_event(line)
-                            yield event
-                            if isinstance(event, EndEvent | ErrorEvent):
-                                return
+                    with self._endable(key, asked, response.close):
+                        if response.status != 200:
+                            yield ErrorEvent(error=await _refusal(response))
+                            return
+                        async with aclosing(_lines(response.content, asked)) as lines:
+                            async for line in lines:
+                                event = parse_event(line)
+                                if isinstance(event, ErrorEvent):
+                                    event = ErrorEvent(error=_timed(event.error))
+                                yield event
+                                if isinstance(event, EndEvent | ErrorEvent):
+                                    return
                 finally:
-                    running.discard(response.close)
                     # After an answer that was read to its end the connection serves the next request. Else this
                     # closes it, which cancels the request.
                     response.release()
@@ -130,11 +134,11 @@ class TorchServeBackend:
             pass
         yield ErrorEvent(error=broke_off)
 
-    async def _begun(self, key: Key, answer: Awaitable[aiohttp.ClientResponse]) -> aiohttp.ClientResponse:
+    async def _begun(self, key: Key, asked: Asked, answer: Awaitable[aiohttp.ClientResponse]) -> aiohttp.ClientResponse:
         """The beginning of an answer.
 
         Raises:
-            ClientError: it does not come: its version is lost, or the connection.
+            ClientError: it does not come: its version is lost, or the request, or the connection.
             TimeoutError: it does not come in time.
         """
         now = asyncio.get_running_loop().time
@@ -145,15 +149,39 @@ class TorchServeBackend:
                     if not waiting.expired():
                         waiting.reschedule(now())
 
-                self._open[key].add(end)
-                try:
+                with self._endable(key, asked, end):
                     return await answer
-                finally:
-                    self._open[key].discard(end)
         except TimeoutError:
             if waiting.expired():
                 raise aiohttp.ClientConnectionError from None
             raise
+
+    @contextmanager
+    def _endable(self, key: Key, asked: Asked, end: Callable[[], None]) -> Iterator[None]:
+        """Have a request ended when its version is lost; or it alone, which is seen when others hear for long.
+
+        TorchServe loses a request without a word when its worker is taken away at the wrong moment.
+        """
+        loop = asyncio.get_running_loop()
+        looked: asyncio.TimerHandle
+
+        def look(*, again: bool = False) -> None:
+            nonlocal looked
+            is_lost = asked.overtaken > self._pulse.limit(key)
+            # What came while the loop stood still is read by the next look.
+            if is_lost and again:
+                log.error("%s %s: a request got no answer while others did; it is ended", *key)
+                end()
+            else:
+                looked = loop.call_later(_LOOK_SECONDS, partial(look, again=is_lost))
+
+        looked = loop.call_later(_LOOK_SECONDS, look)
+        self._open[key].add(end)
+        try:
+            yield
+        finally:
+            looked.cancel()
+            self._open[key].discard(end)
 
     def _find(self, name: str, version: str | None) -> str | Error:
         """The version to ask, or why it cannot be asked."""
@@ -233,17 +261,19 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-async def _lines(content: aiohttp.StreamReader, came: Callable[[], None]) -> AsyncGenerator[bytes, None]:
+async def _lines(content: aiohttp.StreamReader, asked: Asked) -> AsyncGenerator[bytes, None]:
     """The whole lines of a stream that are not blank; a last one without its end is dropped. All that comes is told."""
     rest = b""
+    asked.listen()
     async for chunk in content.iter_any():
-        came()
+        asked.answered()
         *whole, rest = (rest + chunk).split(b"\n") if b"\n" in chunk else [rest + chunk]
         if len(rest) > _LONGEST_LINE:
             raise ValueError("a line is too long")
         for line in whole:
             if line.strip():
                 yield line
+        asked.listen()
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> Error:
@@ -252,10 +282,7 @@ async def _refusal(response: aiohttp.ClientResponse) -> Error:
     retry_after = int(after) if after.isascii() and after.isdigit() else None
     text = await response.read()
     with suppress(ValidationError):
-        error = ErrorBody.model_validate_json(text).error
-        return error.model_copy(
-            update={"retry_after": retry_after or (_RETRY_SECONDS if error.status == 503 else None)}
-        )
+        return _timed(ErrorBody.model_validate_json(text).error, retry_after)
     if response.status == _TOO_LARGE:
         return Error(code="too_large", message="The request is too large for TorchServe.", field="body")
     if response.status == _MISSING:
@@ -265,6 +292,11 @@ async def _refusal(response: aiohttp.ClientResponse) -> Error:
     if _DIED in text:  # under the request: it was scaled away, or killed
         return _error("unavailable", "The model's worker broke off; ask again.")
     return Error(code="internal", message="The model's worker failed before its first answer.")
+
+
+def _timed(error: Error, retry_after: int | None = None) -> Error:
+    """An error of a worker, with the seconds after which to ask again: its JSON has none."""
+    return error.model_copy(update={"retry_after": retry_after or (_RETRY_SECONDS if error.status == 503 else None)})
 
 
 def _error(code: str, message: str) -> Error:

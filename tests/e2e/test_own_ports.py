@@ -75,6 +75,8 @@ def test_a_second_worker_goes_at_once_and_those_under_way_go_on(house, rpc, scal
     running = house.stream(200)
     told = house.said.count("a 1.0: it has 2 workers instead of 1")
     scale(house, rpc)  # whose answer may be that the second worker did not come
+    beside = house.generate(num_inference_steps=2)
+    assert beside.ok or beside.json()["error"]["code"] == "unavailable"
     assert events(running)[-1].event == "end"
     assert house.get("/readyz")[0] == 200
     wait_until(lambda: house.said.count("a 1.0: it has 2 workers instead of 1") > told)

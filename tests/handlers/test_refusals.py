@@ -23,6 +23,8 @@ def claimed_huge() -> bytes:
     return file[:12] + header + zlib.crc32(header).to_bytes(4, "big") + file[33:]
 
 
+NDJSON = "application/x-ndjson"
+
 BAD = [
     ("raw", b"", 422, "empty_image", "image"),
     ("raw", b"GIF8 but not an image", 415, "not_an_image", "image"),
@@ -58,14 +60,23 @@ def test_bad_input_is_answered_at_once_and_others_go_on(kind, body, status, code
     running = frontend.json({"num_inference_steps": 3})
     frontend.call()
     refused = getattr(frontend, kind)(body, accept="image/png")
-    frontend.answer(refused)
+    frontend.finish(refused)
 
-    assert refused.ended
     assert (refused.status, refused.content_type) == (status, "application/json")
     assert refused.error["code"] == (code or refused.error["code"])
     assert (refused.error["field"], bool(refused.error["message"])) == (field, True)
     frontend.finish(running)
     assert running.status == 200
+
+
+def test_what_another_worker_had_begun_is_ended(frontend, start):
+    job = frontend.json({"num_inference_steps": 9}, accept=NDJSON)
+    frontend.call()
+    frontend.leave(job)
+    next_worker = start()
+    next_worker.jobs.append(job)
+    next_worker.finish(job)
+    assert b'"code":"empty_form"' in job.chunks[1]
 
 
 def test_what_cannot_be_accepted_is_named(frontend):

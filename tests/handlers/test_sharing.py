@@ -8,9 +8,11 @@ import time
 from concurrent.futures import Future
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from ddpm_core.errors import InvalidInput
+from handlers import answer as answers
 
 NDJSON = "application/x-ndjson"
 
@@ -67,6 +69,28 @@ def test_others_go_on_while_a_selfie_is_decoded(frontend, selfie, monkeypatch):
     decoded.set_exception(InvalidInput("too_costly", "Too much.", field="image"))
     frontend.call()
     assert (waiting.status, waiting.error["code"]) == (413, "too_costly")
+
+
+@pytest.mark.parametrize("problem", [None, InvalidInput("too_costly", "Too much.", field="image")])
+def test_a_stream_shows_that_it_is_alive_while_its_selfie_is_decoded(frontend, selfie, monkeypatch, problem):
+    aim = frontend.handler.pipeline.aim(selfie)
+    monkeypatch.setattr(answers, "HEARTBEAT", 0.01)
+    decoded = Future()
+    with monkeypatch.context() as patch:
+        patch.setattr(frontend.handler.pipeline.pool, "aim", lambda *_args, **_more: decoded)
+        stream, whole = frontend.raw(selfie, accept=NDJSON), frontend.raw(selfie, accept="image/png")
+        while stream.answers < 2:
+            frontend.call()
+    assert (stream.status, stream.body.strip(), whole.answers) == (200, b"", 0)
+
+    if problem is None:
+        decoded.set_result(aim)
+    else:
+        decoded.set_exception(problem)
+    frontend.finish(stream, whole)
+    assert stream.names[0] == ("started" if problem is None else "error")
+    assert stream.names[-1] == ("end" if problem is None else "error")
+    assert whole.status == (200 if problem is None else 413)
 
 
 def test_who_leaves_before_his_selfie_is_decoded_is_forgotten(frontend, selfie, monkeypatch):

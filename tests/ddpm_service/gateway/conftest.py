@@ -41,6 +41,7 @@ from ddpm_api import (
     parse_raw,
     to_ndjson,
 )
+from ddpm_api.events import NDJSON_HEARTBEAT
 from ddpm_service.gateway.app import create_app
 from ddpm_service.gateway.auth import Tokens
 from ddpm_service.gateway.backend import TorchServeBackend
@@ -64,6 +65,7 @@ SCRIPTS = (
     "faces",
     "endless",
     "silent",
+    "loses",
     "late",
     "cut",
     "short",
@@ -87,6 +89,8 @@ def encoded(colour: str = "red", kind: str = "png") -> str:
 @dataclass
 class Upstream:
     """What the scripted upstream has seen."""
+
+    LOST, LOST_LATER, QUEUED = 1, 2, 3
 
     url: str = ""
     paths: list[str] = field(default_factory=list)
@@ -124,6 +128,8 @@ class Upstream:
         if script in plain:
             status, body, headers = plain[script]
             return web.Response(status=status, body=body, headers=headers)
+        if script == "loses" and asked.seed == Upstream.LOST:
+            await self.release.wait()
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         response.enable_chunked_encoding()
         await response.prepare(request)
@@ -185,6 +191,16 @@ class Upstream:
         await self.release.wait()
         async for event in self._faces(asked, name):
             yield event
+
+    async def _loses(self, asked: GenerateRequest, name: str) -> AsyncIterator[Event | bytes]:
+        """Answers all but requests with certain seeds."""
+        yield QueuedEvent(id=name, position=1)
+        if asked.seed == Upstream.LOST_LATER:
+            await self.release.wait()
+        while not self.release.is_set():
+            yield NDJSON_HEARTBEAT if asked.seed == Upstream.QUEUED else ProgressEvent(step=1, total_steps=4)
+            await asyncio.sleep(0.01)
+        yield END
 
     async def _late(self, asked: GenerateRequest, name: str) -> AsyncIterator[Event | bytes]:
         yield QueuedEvent(id=name, position=1)

@@ -9,8 +9,11 @@ import time
 import pytest
 
 from ddpm_api import parse_event
+from ddpm_service.gateway import backend
 from ddpm_service.gateway import gate as gates
+from ddpm_service.torchserve import pulse
 from ddpm_service.torchserve.board import State
+from tests.ddpm_service.gateway.conftest import Upstream
 
 pytestmark = pytest.mark.anyio
 
@@ -102,6 +105,56 @@ async def test_a_version_that_dies_ends_its_requests_by_an_error(house, state):
         assert (events[-1].event, events[-1].error.code) == ("error", "unavailable")
         house.upstream.release.set()
         rest = [parse_event(line) async for line in other.content if line.strip()]
+        assert rest[-1].event == "end"
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A front door that takes short silences for long ones."""
+    monkeypatch.setattr(backend, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(pulse, "_SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(pulse, "_UNKNOWN_CALL", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_request_that_is_lost_while_others_are_answered_is_told_to_come_again(house):
+    async with house.client.post("/predictions/loses", json={}, headers=LINES) as other:
+        await first_event(other)
+        async with house.client.post("/predictions/loses", json={"seed": Upstream.LOST}) as lost:
+            assert (lost.status, (await lost.json())["error"]["code"]) == (503, "unavailable")
+            assert "Retry-After" in lost.headers
+        async with house.client.post("/predictions/loses", json={"seed": Upstream.LOST_LATER}, headers=LINES) as lost:
+            events = [parse_event(line) async for line in lost.content if line.strip()]
+            assert [event.event for event in events] == ["queued", "error"]
+            assert events[-1].error.code == "unavailable"
+        house.upstream.release.set()
+        rest = [parse_event(line) async for line in other.content if line.strip()]
+        assert rest[-1].event == "end"
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_request_that_hears_as_little_as_all_others_is_not_lost(house):
+    asked = [house.client.post("/predictions/loses", json={"seed": Upstream.LOST}, headers=LINES) for _ in range(2)]
+    waiting = asyncio.gather(*asked)
+    await asyncio.sleep(1)
+    assert not waiting.done()
+    house.upstream.release.set()
+    for response in await waiting:
+        events = [parse_event(line) async for line in response.content if line.strip()]
+        assert events[-1].event == "end"
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_request_that_waits_behind_others_is_not_lost(house):
+    async with (
+        house.client.post("/predictions/loses", json={}, headers=LINES) as other,
+        house.client.post("/predictions/loses", json={"seed": Upstream.QUEUED}, headers=LINES) as waiting,
+    ):
+        await first_event(waiting)
+        for _ in range(100):
+            await first_event(other)
+        house.upstream.release.set()
+        rest = [parse_event(line) async for line in waiting.content if line.strip()]
         assert rest[-1].event == "end"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -19,9 +20,10 @@ class Watched:
     """One version, and a clock that is turned by hand."""
 
     def __init__(self) -> None:
-        self.now, self.asked, self.failure = 100.0, 0, ""
+        self.now, self.asked, self.failure, self.is_losing = 100.0, 0, "", False
         self.answering = threading.Event()  # while it is not set, nothing comes
         self.answering.set()
+        self.lost = threading.Event()
         self.board = Board()
         self.board.put(*KEY, VersionState("faces_1.mar", State.READY))
         self.pulse = Pulse(lambda: self.now)
@@ -30,8 +32,11 @@ class Watched:
 
     def _ask(self, *key: str) -> None:
         assert key == KEY
+        answer = self.answering
+        if self.is_losing:
+            threading.current_thread().name, answer = "lost", self.lost
         self.asked += 1
-        assert self.answering.wait(60)
+        assert answer.wait(60)
         if self.failure:
             raise ServiceError(self.failure)
 
@@ -52,6 +57,7 @@ def watched() -> Iterator[Watched]:
     assert watched.asked == 1
     yield watched
     watched.answering.set()
+    watched.lost.set()
 
 
 def test_requests_that_wait_without_a_sign_of_life_make_it_silent_and_in_the_end_cost_it_its_worker(watched):
@@ -70,11 +76,22 @@ def test_a_request_to_which_nothing_comes_makes_nobody_silent_while_others_are_a
     assert 1 < watched.asked < 12
 
 
+def test_a_request_of_ours_that_is_lost_costs_nobody_a_worker(watched):
+    watched.is_losing = True
+    watched.now += 4
+    watched.answers.look(KEY)  # it asks itself, in vain
+    while watched.asked < 2:
+        time.sleep(0.01)
+    watched.is_losing = False
+    for _ in range(10):
+        assert watched.after(3) == (State.READY, False)
+
+
 def test_any_sign_of_life_of_any_request_makes_it_ready_again(watched):
     watched.answering.clear()
-    with watched.pulse.asked(KEY), watched.pulse.asked(KEY) as answered:
+    with watched.pulse.asked(KEY), watched.pulse.asked(KEY) as asked:
         watched.after(6)
-        answered()
+        asked.answered()
         assert watched.after(1) == (State.READY, False)
         assert watched.after(5) == (State.SILENT, False)
 
@@ -93,10 +110,10 @@ def test_an_idle_version_is_asked_seldom_and_a_busy_one_not_at_all(watched):
     assert watched.asked == 1
     watched.after(3)
     assert watched.asked == 2
-    with watched.pulse.asked(KEY) as answered:
+    with watched.pulse.asked(KEY) as asked:
         for _ in range(3):
             watched.after(2)
-            answered()
+            asked.answered()
     assert watched.asked == 2
 
 
@@ -112,12 +129,12 @@ def test_an_idle_version_that_fails_our_own_request_is_silent_until_it_answers_o
 
 def test_what_waits_for_a_former_worker_says_nothing_of_the_next(watched):
     watched.answering.clear()
-    with watched.pulse.asked(KEY) as answered:
+    with watched.pulse.asked(KEY) as asked:
         watched.after(6)
         watched.answers.forget(KEY)
         watched.board.move(*KEY, State.READY)
         assert watched.after(1) == (State.READY, False)
-        answered()
+        asked.answered()
     assert watched.after(1) == (State.READY, False)
 
 
