@@ -84,6 +84,13 @@ class NoiseSchedule:
         return len(self.alpha_bar) - 1
 
     @property
+    def name(self) -> str:
+        """What diffusers calls the curve, or `trained_betas` where each level's noise is given."""
+        if self.config.get("trained_betas") is not None:
+            return "trained_betas"
+        return str(self.config.get("beta_schedule", "linear"))
+
+    @property
     def clip(self) -> Clip:
         """What makes a clean image of a raw prediction."""
         return clip_from_diffusers(self.config)

@@ -15,6 +15,7 @@ from rich.table import Table
 from ddpm_service.cli.failure import told_in_a_line
 
 _SHOWN = {"human_face": "human faces", "cat_face": "faces of cats", "any": "anything"}
+_CURVES = {"squaredcos_cap_v2": ", cosine", "trained_betas": " of its own"}
 
 
 def inspect(
@@ -38,7 +39,7 @@ def inspect(
             "network_class": config.get("_class_name"),
             "own_code": f"{own.file}, not run" if own else None,
             "parameters": sum(each.numel() for each in weights.values()),
-            "schedule": read.schedule.config.get("beta_schedule"),
+            "schedule": read.schedule.name,
             "levels": read.schedule.num_levels,
             "checksums": "ok" if read.manifest.checksums else "none given",
         }
@@ -61,8 +62,8 @@ def _page(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     bands = ", on bands" if facts.get("bands") else ""
     averaged = "averaged" if facts["weights"] == "ema" else "raw"
     yield "network", f"{kind}: {facts['parameters']:,} {averaged} weights{blocks}{bands}"
-    schedule = f"{facts['schedule']} schedule, {facts['levels']:,} levels"
-    yield "diffusion", f"predicts {facts['prediction_type'].removesuffix('_prediction')}; {schedule}"
+    levels = f"{facts['levels']:,} noise levels{_CURVES.get(facts['schedule'], ', ' + facts['schedule'])}"
+    yield "diffusion", f"predicts {facts['prediction_type'].removesuffix('_prediction')}; {levels}"
     yield "sampling", f"{facts['defaults']['num_inference_steps']} network calls unless said; guided ones take fewer"
     if guide := facts.get("guide"):
         yield "guide", f"a worse network pushes by {guide['weight']:g} where σ₂₅₆ is {_range(guide['interval'])}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import skimage.data
 from PIL import Image
 from typer.testing import CliRunner
 
+from ddpm_core.schedule import doubled, from_diffusers
 from ddpm_service.cli import app
 
 BUNDLE = str(sorted((Path(__file__).parents[2] / "models").glob("faces-64/*"))[-1])
@@ -113,8 +115,23 @@ def test_inspect_prints_a_page_to_read() -> None:
     first, _, *lines = out.splitlines()
     assert (code, first) == (0, "faces-64 1.2: human faces, 64 px")
     assert lines[0].startswith("terms       Research use only")
+    assert "diffusion   predicts v; 1,000 noise levels, cosine" in (line.rstrip() for line in lines)
     assert lines[-1].startswith("files       whole")
     assert "{" not in out
+
+
+def test_inspect_says_where_a_models_noise_levels_follow_no_named_curve(tmp_path: Path) -> None:
+    bundle = tmp_path / "doubled"
+    shutil.copytree(BUNDLE, bundle)
+    file = bundle / "scheduler" / "scheduler_config.json"
+    own = doubled(from_diffusers(json.loads(file.read_text()))).config
+    file.write_text(json.dumps({**own, "prediction_type": "v_prediction"}))
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    (bundle / "bundle.json").write_text(json.dumps({**manifest, "checksums": {}}))
+    code, out, _ = ddpm("inspect", str(bundle))
+    assert code == 0
+    assert "predicts v; 1,000 noise levels of its own" in out
+    assert json.loads(ddpm("inspect", str(bundle), "--json")[1])["schedule"] == "trained_betas"
 
 
 COMMANDS = [
