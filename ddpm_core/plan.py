@@ -59,6 +59,9 @@ _UNJUDGED = Judgement()
 _SAMPLER = Sampler.DDPM
 """Unless said: fresh noise at every call washes errors out (docs/decisions.md)."""
 
+_PLACES = 21
+"""Positions on the curve that a form's slider has."""
+
 PIXEL_CALLS = 40
 PIXEL_LOSS_SCALE = 50.0
 
@@ -258,10 +261,27 @@ def _low_pass(bundle: Bundle, asked: _Asked, target: Tensor) -> Plan:
     return Plan(table, asked.seeds, bundle.shape, target, parameters, warnings, alpha_bar)
 
 
+def most_calls(bundle: Bundle) -> dict[str, Any]:
+    """Give the most network calls that can be asked for, for a form that offers them.
+
+    Returns:
+        `unguided`: from noise alone, and in mode `pixel`; `guided`: at resemblance 0, 0.05 … 1.
+    """
+    places = np.linspace(0, 1, _PLACES)
+    return {
+        "unguided": bundle.schedule.num_levels,
+        "guided": [_start_level(bundle, curve(float(place))) for place in places],
+    }
+
+
+def _start_level(bundle: Bundle, point: CurvePoint) -> int:
+    return bundle.schedule.level_at(point.sigma_start, bundle.manifest.image_size)
+
+
 def _low_pass_table(bundle: Bundle, point: CurvePoint, sampler: Sampler, asked: _Asked) -> StepTable:
     """Make the sampler's table from σ_start on, with w falling in ln σ down to σ_stop."""
     size, schedule = bundle.manifest.image_size, bundle.schedule
-    start = schedule.level_at(point.sigma_start, size)
+    start = _start_level(bundle, point)
     levels = schedule.karras(start, asked.calls(min(round(point.calls), start)))
     table = build(sampler, schedule, levels, eta=asked.eta)
     sigma = schedule.sigma_256(size)[table.levels[:-1]]

@@ -1,6 +1,6 @@
 """A bundle becomes a self-contained `.mar`: weights, handler, and the code that serving needs.
 
-An archive's root: `ddpm_entry.py`, the packages `handlers`, `ddpm_core` and `ddpm_api`, `bundle/`,
+An archive's root: `ddpm_entry.py`, the packages `handlers`, `ddpm_core` and `ddpm_api`, `bundle/`, `offers.json`,
 `model-config.yaml` and `requirements.txt`. The code is copied as source; nothing of it is imported here.
 """
 
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 from ddpm_service.errors import ServiceError
 
 BUNDLE = "bundle"
+_OFFERS = "offers.json"
 _PACKAGES = ("handlers", "ddpm_core", "ddpm_api")
 # Rooms that a worker never needs.
 _NOT_SERVED = (
@@ -43,7 +45,7 @@ class ArchiveError(ServiceError):
     """A bundle that cannot be packed, or a file that is not an archive of ours."""
 
 
-def pack(bundle: Path, model_store: Path, *, replace: bool = False) -> Path:
+def pack(bundle: Path, model_store: Path, *, replace: bool = False, offers: Mapping[str, Any] | None = None) -> Path:
     """Build the archive of `bundle` in `model_store` and return its path.
 
     The file is `{name}_{version}.mar`, named by `bundle.json`; one of that name is replaced at once if it
@@ -53,6 +55,7 @@ def pack(bundle: Path, model_store: Path, *, replace: bool = False) -> Path:
         bundle: a model on disk in diffusers layout with its `bundle.json`.
         model_store: where archives lie; made if it is missing. Nobody else may pack the same version meanwhile.
         replace: take the place of an archive with another model in it.
+        offers: what its code makes of the bundle, told by `/v1/models` beside what the bundle says.
 
     Raises:
         ArchiveError: the bundle is incomplete, its name or version is unusable, another model has its archive there,
@@ -71,6 +74,7 @@ def pack(bundle: Path, model_store: Path, *, replace: bool = False) -> Path:
         # --extra-files flattens what it is given by one level: `root` vanishes, its children keep their names.
         shutil.copytree(bundle, root / BUNDLE, ignore=shutil.ignore_patterns(".*", "__pycache__"))
         _copy_code(root)
+        (root / _OFFERS).write_text(json.dumps(offers or {}))
         unpacked = _run_archiver(Path(scratch), root, name, version)
         draft = target.with_suffix(".mar.part")
         _zip(unpacked, draft)
@@ -104,6 +108,16 @@ def read_manifest(archive: Path) -> dict[str, Any]:
     except Exception as error:  # of a damaged or encrypted member each decompressor says it in its own way
         raise ArchiveError(f"{archive} is not an archive made by `ddpm pack`: {error}") from error
     return _checked(description, f"{archive}: {BUNDLE}/bundle.json")
+
+
+def read_offers(archive: Path) -> dict[str, Any]:
+    """Return what an archive's code makes of its bundle; nothing of one that was packed before it was told."""
+    try:
+        with zipfile.ZipFile(archive) as file, file.open(_OFFERS) as member:
+            offers = json.loads(member.read(MAX_BYTES))
+    except Exception:  # what is damaged fails in many ways, and is served all the same
+        return {}
+    return offers if isinstance(offers, dict) else {}
 
 
 def unpacked_manifest(worker: int) -> dict[str, Any] | None:

@@ -21,11 +21,14 @@ def pack(
 
     Example: ddpm pack models/faces-64/1.2
     """
+    from ddpm_core.bundle import read_bundle
+    from ddpm_core.plan import most_calls
     from ddpm_core.writer import only_writer
     from ddpm_service import archive
 
     with told_in_a_line("ddpm pack"):
         target = archive.archive_of(bundle, model_store)
+        offers = {"most_calls": most_calls(read_bundle(bundle))}
         model_store.mkdir(parents=True, exist_ok=True)
         with only_writer(target, "model_store"):
-            typer.echo(archive.pack(bundle, model_store, replace=replace))
+            typer.echo(archive.pack(bundle, model_store, replace=replace, offers=offers))

@@ -25,7 +25,8 @@ class VersionState:
     """One version: its archive, where it stands, and why it failed if it did.
 
     `manifest` is its `bundle.json`, empty when the archive cannot be read; `size` are the archive's bytes;
-    `device` is what its worker runs on, `cuda` or `cpu`, None before the first one was seen.
+    `device` is what its worker runs on, `cuda` or `cpu`, None before the first one was seen; `offers` is what the
+    archive tells beside its `bundle.json`.
     """
 
     archive: str
@@ -34,6 +35,7 @@ class VersionState:
     manifest: Mapping[str, Any] = field(default_factory=dict)
     size: int = 0
     device: str | None = None
+    offers: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import requests
 
-from ddpm_service.archive import ArchiveError, read_manifest
+from ddpm_service.archive import ArchiveError, read_manifest, read_offers
 from ddpm_service.errors import ServiceError
 from ddpm_service.torchserve import checksums
 from ddpm_service.torchserve.api import Api
@@ -160,11 +161,10 @@ class Converger:
         if shown is not None and shown.archive == wish.archive and shown.manifest:
             return
         file = self._model_store / wish.archive
-        try:
-            manifest, size = read_manifest(file), file.stat().st_size
-        except (ArchiveError, OSError):
-            manifest, size = {}, 0  # told when it is registered
-        self._board.put(name, version, VersionState(wish.archive, State.LOADING, manifest=manifest, size=size))
+        told: dict[str, Any] = {}  # told when it is registered
+        with suppress(ArchiveError, OSError):
+            told = {"manifest": read_manifest(file), "offers": read_offers(file), "size": file.stat().st_size}
+        self._board.put(name, version, VersionState(wish.archive, State.LOADING, **told))
 
     def _ensure(self, name: str, version: str, wish: DesiredVersion, report: Report) -> None:
         """Have the version registered with its archive and its one worker or none; a new one must make an image."""

@@ -17,7 +17,7 @@ from ddpm_core.errors import InvalidInput
 from ddpm_core.gate import Judgement
 from ddpm_core.guidance import detail
 from ddpm_core.pixels import to_tensor
-from ddpm_core.plan import RESEMBLANCE, Mode, Plan, make_plan
+from ddpm_core.plan import RESEMBLANCE, Mode, Plan, make_plan, most_calls
 from ddpm_core.sampling import sample
 from ddpm_core.schedule import NoiseSchedule
 from ddpm_core.tone import pull
@@ -55,6 +55,17 @@ def test_the_modes_are_the_measured_points(
     assert (sigmas[guided] > stop).all()
     assert (sigmas[~guided] <= stop).all()
     assert (np.diff(plan.table.weight) <= 0).all()
+
+
+def test_a_form_can_know_the_most_calls_before_they_are_asked_for(tiny_bundle: Bundle, target: np.ndarray) -> None:
+    most = most_calls(tiny_bundle)
+    asked = [({"mode": "pixel"}, most["unguided"])]
+    asked += [({"resemblance": place / 20}, calls) for place, calls in enumerate(most["guided"])]
+    for how, calls in asked:
+        assert make_plan(tiny_bundle, target, num_inference_steps=calls, **how).calls == calls
+        with pytest.raises(InvalidInput, match="num_inference_steps"):
+            make_plan(tiny_bundle, target, num_inference_steps=calls + 1, **how)
+    assert make_plan(tiny_bundle, num_inference_steps=most["unguided"]).calls == most["unguided"]
 
 
 def test_more_resemblance_starts_nearer_and_pulls_finer_structure() -> None:

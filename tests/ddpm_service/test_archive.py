@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_service.archive import ArchiveError, pack, read_manifest
+from ddpm_service.archive import ArchiveError, pack, read_manifest, read_offers
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,6 +46,20 @@ def test_name_and_version_come_from_the_bundle(archive, tmp_path):
         manifest = json.loads(file.read("MAR-INF/MANIFEST.json"))["model"]
     assert (manifest["modelName"], manifest["modelVersion"]) == ("cats", "1.2")
     assert {manifest["handler"], manifest["configFile"], manifest["requirementsFile"]} <= set(names(archive))
+
+
+def test_it_tells_what_its_code_makes_of_the_bundle(bundle, tmp_path):
+    offers = {"most_calls": {"unguided": 1000, "guided": [950, 290]}}
+    assert read_offers(pack(bundle, tmp_path, offers=offers)) == offers
+
+
+@pytest.mark.parametrize("told", [None, b"[1]", b"no JSON", b"[" * 10**5])
+def test_an_archive_need_not_tell_it(told, tmp_path):
+    archive = mar(tmp_path, b"{}")
+    if told is not None:
+        with zipfile.ZipFile(archive, "a") as file:
+            file.writestr("offers.json", told)
+    assert read_offers(archive) == {}
 
 
 def mar(tmp_path: Path, description: bytes) -> Path:

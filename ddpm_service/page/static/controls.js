@@ -23,6 +23,7 @@ const SAMPLERS = { ddpm: "DDPM", ddim: "DDIM", dpmpp_2m: "DPM-Solver++" };
 export class Controls {
 	#guided = false;
 	#steps = null; // the model's own number, without a photo
+	#most = null; // calls that the model can make
 	#guide = null;
 	#pace = Infinity; // s for one network call of one image, as last measured
 	#stops = document.querySelectorAll("[data-stop]");
@@ -64,6 +65,7 @@ export class Controls {
 		sampler.replaceChildren(sampler.options[0], ...samplers.map((name) => make("option", { value: name }, SAMPLERS[name] ?? name)));
 		sampler.value = samplers.includes(value) ? value : "";
 		this.#steps = version?.defaults.num_inference_steps ?? null;
+		this.#most = version?.most_calls ?? null;
 		this.#guide = version?.guide ?? null;
 		this.#pace = Infinity;
 		this.#change();
@@ -95,7 +97,7 @@ export class Controls {
 		if (byId("automatic").checked && this.#guided && typeof resemblance === "number") {
 			byId("resemblance").value = String(100 * resemblance);
 		}
-		this.#refresh();
+		this.#change();
 	}
 
 	/** Say what is wrong with a field below it, as the service has told; false where the form has no such field. */
@@ -114,6 +116,7 @@ export class Controls {
 		const more = wrong?.closest("details");
 		if (more) more.open = true;
 		wrong?.focus();
+		this.#refresh();
 		return !wrong;
 	}
 
@@ -176,9 +179,11 @@ export class Controls {
 		this.#refresh();
 	}
 
-	/** Another plan has other limits, until the service tells them. */
+	/** Another plan starts from another level, and has no more steps than that. */
 	#change() {
-		byId("steps").max = "";
+		const { unguided = "", guided = [] } = this.#most ?? {};
+		const place = byId("resemblance").valueAsNumber / WHOLE;
+		byId("steps").max = this.#guided && !this.#pixel ? (guided[Math.round(place * (guided.length - 1))] ?? "") : unguided;
 		this.#refresh();
 	}
 
@@ -205,9 +210,11 @@ export class Controls {
 		byId("best").placeholder = this.#better > this.#faces ? String(this.#better) : "all";
 		byId("generate").textContent = `${this.#guided ? "Make" : "Imagine"} ${byId("count").value ? counted(this.#faces) : "faces"}`;
 		for (const id of Object.values(NUMBERS)) {
-			const problem = problemOf(byId(id));
-			byId(id).toggleAttribute("aria-invalid", Boolean(problem));
-			byId(`${id}-problem`).textContent = problem;
+			const input = byId(id);
+			const line = byId(`${id}-problem`);
+			line.textContent = problemOf(input);
+			input.toggleAttribute("aria-invalid", Boolean(line.textContent));
+			if (line.textContent && input === document.activeElement) line.scrollIntoView({ block: "nearest" });
 		}
 	}
 

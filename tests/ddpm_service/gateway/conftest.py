@@ -61,6 +61,7 @@ MANIFEST = {
     "defaults": {"sampler": "dpmpp_2m", "num_inference_steps": 4},
     "provenance": {"terms": "Research use only."},
 }
+OFFERS = {"most_calls": {"unguided": 100, "guided": [90, 30]}}
 SCRIPTS = (
     "faces",
     "endless",
@@ -269,7 +270,9 @@ def open_house(tmp_path) -> Open:
             upstream.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
             board = Board()
             for script in SCRIPTS:
-                board.put(script, "1", VersionState(f"{script}_1.mar", State.READY, None, MANIFEST, 3 * 2**19))
+                board.put(
+                    script, "1", VersionState(f"{script}_1.mar", State.READY, None, MANIFEST, 3 * 2**19, None, OFFERS)
+                )
             board.put("faces", "2", VersionState("faces_2.mar", State.FAILED, "ValueError: broken weights", MANIFEST))
             board.started()
             backend = TorchServeBackend(upstream.url, board, Pulse())

@@ -36,6 +36,8 @@ async def test_models_with_their_versions_and_the_reason_of_a_failure(house):
     first, second = faces["versions"]
     assert (first["version"], first["default"], first["state"], first["archive"]) == ("1", True, "ready", "faces_1.mar")
     assert first["defaults"] == {"sampler": "dpmpp_2m", "num_inference_steps": 4}
+    assert first["most_calls"] == {"unguided": 100, "guided": [90, 30]}
+    assert second["most_calls"] is None
     assert (second["default"], second["state"], second["reason"]) == (False, "failed", "ValueError: broken weights")
 
 

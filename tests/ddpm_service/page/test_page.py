@@ -74,6 +74,29 @@ def test_nothing_that_has_the_focus_is_covered(
         assert (name, covered) == ("generate", [])
 
 
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (320, 640)])
+def test_what_is_wrong_with_a_field_is_not_covered_either(
+    browser: Browser, service: Service, photo: Path, width: int, height: int
+) -> None:
+    service.faces = 2
+    with browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce") as context:
+        page = context.new_page()
+        page.goto(service.url)
+        upload(page, photo)
+        page.get_by_text("Steps and sampler").click()
+        page.get_by_label("Sampler").select_option(label="DDIM")
+        page.get_by_label("Keep the best of").press_sequentially("99")
+        alert = page.get_by_role("alert").filter(visible=True)
+        expect(alert).to_have_text("A whole number from 5 to 16")
+        assert alert.evaluate(_ON_TOP)
+
+
+_ON_TOP = """line => {
+    const { x, y, height } = line.getBoundingClientRect();
+    return line === document.elementFromPoint(x + 4, y + 0.8 * height);
+}"""
+
+
 # Whether the middle and the lower edge of what has the focus are on top there, where the page has come to.
 _SEEN = """() => {
     const focused = document.activeElement, { x, y, width, height } = focused.getBoundingClientRect();

@@ -86,9 +86,26 @@ class TestWish:
         faces.fill("16")
         expect(alert).to_have_count(0)
 
-    def test_what_the_service_refuses_of_a_field_is_told_there_with_the_plans_own_limit(
+    def test_the_most_steps_are_the_plans_and_known_before_anything_is_sent(
         self, page: Page, service: Service, photo: Path
     ) -> None:
+        page.get_by_text("Steps and sampler").click()
+        page.get_by_label("Steps", exact=True).fill("1001")
+        alert = page.get_by_role("alert").filter(visible=True)
+        expect(alert).to_have_text("A whole number from 1 to 1000")
+        upload(page, photo)
+        expect(alert).to_have_text("A whole number from 1 to 702")
+        page.get_by_role("button", name="Celebrity").click()
+        expect(alert).to_have_text("A whole number from 1 to 821")
+        page.get_by_label("Guided by").select_option(label="Pixel loss")
+        expect(alert).to_have_text("A whole number from 1 to 1000")
+        assert service.generations == []
+
+    def test_what_the_service_refuses_of_a_field_is_told_there_with_its_limit(
+        self, page: Page, service: Service, photo: Path
+    ) -> None:
+        del service.models[0]["versions"][0]["most_calls"]  # an archive that does not tell
+        page.reload()
         upload(page, photo)
         page.get_by_text("Steps and sampler").click()
         steps = page.get_by_label("Steps", exact=True)
