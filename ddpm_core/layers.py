@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
-from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -48,13 +49,20 @@ def exchange(network: nn.Module, dtype: torch.dtype) -> None:
     """Give the network these layers in place of its own, before it is brought to `dtype`: kernels add up in float32."""
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, Upsample2D) and _is_usual(child):
-                module.add_module(name, UpsampleInOneStep(child.conv))
+            if (conv := _after_doubling(child)) is not None:
+                module.add_module(name, UpsampleInOneStep(conv))
             elif isinstance(child, nn.GroupNorm) and dtype != torch.float32:
                 module.add_module(name, NormEachImageAlone(child))
 
 
-def _is_usual(layer: Upsample2D) -> bool:
+def _after_doubling(layer: nn.Module) -> nn.Conv2d | None:
+    """Give the convolution of diffusers' layer that doubles and convolves, without more; None for all others.
+
+    diffusers takes as long to import as torch. It is not imported here: where nobody has, no network is made of it.
+    """
+    diffusers = sys.modules.get("diffusers.models.upsampling")
+    if diffusers is None or not isinstance(layer, diffusers.Upsample2D) or layer.norm is not None:
+        return None
     conv = getattr(layer, "conv", None)
     is_three = isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3) and conv.padding == (1, 1)
-    return is_three and layer.interpolate and layer.norm is None
+    return conv if is_three and layer.interpolate else None

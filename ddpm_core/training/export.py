@@ -19,7 +19,15 @@ GRID, SAMPLES = "samples.png", 64
 PUSH = Guide(weight=1.5, interval=(1, 60))
 
 
-def export(checkpoint: Path, out: Path, version: str, guide: Path | None = None, push: Guide = PUSH) -> Bundle:
+def export(
+    checkpoint: Path,
+    out: Path,
+    version: str,
+    guide: Path | None = None,
+    push: Guide = PUSH,
+    *,
+    count: int = SAMPLES,
+) -> Bundle:
     """Write a checkpoint's averaged network, in 16 bit, as a bundle of its own.
 
     Args:
@@ -28,6 +36,7 @@ def export(checkpoint: Path, out: Path, version: str, guide: Path | None = None,
         version: such as 1.0.
         guide: bundle of a worse network for autoguidance; the run's own snapshot, where it has one, unless said.
         push: how far the guide pushes, and where.
+        count: images in the sample grid.
 
     Raises:
         InvalidInput: no checkpoint, not one of a training here, weights that 16 bits cannot hold, a guide of
@@ -62,7 +71,7 @@ def export(checkpoint: Path, out: Path, version: str, guide: Path | None = None,
         grid = samples.grid(
             bundle,
             bundle.load_network(),
-            range(SAMPLES),
+            range(count),
             torch.device("cuda" if torch.cuda.is_available() else "cpu"),
             guide=bundle.load_guide(),
         )

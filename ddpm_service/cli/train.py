@@ -129,6 +129,7 @@ def export(
     guide_interval: Annotated[
         tuple[float, float], typer.Option(help="Where it pushes: lowest and highest σ of a 256 px picture.")
     ] = (1, 60),
+    samples: Annotated[int, between(1, 256, help="images in the sample grid, each as much work as a face.")] = 64,
 ) -> None:
     """Make a bundle to serve and keep: the averaged weights in 16 bit, with a model card and a sample grid.
 
@@ -139,7 +140,7 @@ def export(
     from ddpm_core.training.export import export as make_bundle
 
     with _told("ddpm export"):
-        make_bundle(checkpoint, out, version, guide, _push(guide_weight, guide_interval))
+        make_bundle(checkpoint, out, version, guide, _push(guide_weight, guide_interval), count=samples)
     typer.echo(out)
 
 
@@ -156,7 +157,7 @@ def _push(weight: float, interval: tuple[float, float]) -> Any:
 
 
 class _Figures:
-    """Tells how a run goes: a bar on a terminal, elsewhere a line now and then; always what is odd about the data."""
+    """How a run goes: a bar on a terminal, elsewhere a line now and then; always what is odd about the data."""
 
     def __enter__(self) -> _Figures:
         self._bar = _progress()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -80,3 +82,8 @@ def test_nothing_random_is_drawn_by_the_exchange() -> None:
     network, before = unet(), torch.random.get_rng_state()
     exchange(network, torch.float32)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_worker_imports_diffusers_only_for_a_network_of_it() -> None:
+    program = "import sys, handlers.ddpm_handler; sys.exit('diffusers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], timeout=240, check=False).returncode == 0

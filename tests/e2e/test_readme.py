@@ -25,8 +25,11 @@ pytestmark = pytest.mark.torchserve
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-# What would train for days, or run for ever, is cut short or tested by the fixtures below.
-CUT_SHORT = {"ddpm train": " --max-steps 1 --set steps=2 --set batch=4 --set compile=false"}
+# What would train for days, draw a sheet of faces, or run for ever, is cut short or tested by the fixtures below.
+CUT_SHORT = {
+    "ddpm train": " --max-steps 1 --set steps=2 --set batch=4 --set compile=false",
+    "ddpm export": " --samples 2",
+}
 SERVERS = ("make run", "torchserve --start")
 
 
@@ -144,11 +147,12 @@ def test_torchserve_alone_serves_the_model_store(folder: Path, tmp_path: Path) -
     try:
         url = "http://127.0.0.1:8080"
         wait_until(f"{url}/ping", process, said)
-        picture = (folder / "me.jpg").read_bytes()
+        picture = {"image": (folder / "me.jpg").read_bytes()}
+        few = {"num_images": 1, "num_inference_steps": 4}
         deadline = time.monotonic() + 120
         while True:
             answer = requests.post(
-                f"{url}/predictions/faces-64", data=picture, headers={"Accept": "image/png"}, timeout=120
+                f"{url}/predictions/faces-64", data=few, files=picture, headers={"Accept": "image/png"}, timeout=120
             )
             if answer.status_code == 200 or time.monotonic() > deadline:
                 break

@@ -40,6 +40,12 @@ def test_its_card_shows_terms_data_and_a_sample_grid(last, tmp_path):
         assert grid.size == (8 * 18 - 2, 8 * 18 - 2)
 
 
+def test_a_grid_has_as_many_samples_as_asked_for(last, tmp_path):
+    export(last, tmp_path / "model", "1.0", count=3)
+    with Image.open(tmp_path / "model" / "samples.png") as grid:
+        assert grid.size == (2 * 18 - 2, 2 * 18 - 2)
+
+
 def test_what_does_not_become_whole_leaves_nothing(last, tmp_path, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
