@@ -26,18 +26,21 @@ run.resume(out)
 
 
 SLOW = """
-import sys, time
+import os, sys, time
 from datetime import timedelta
 from pathlib import Path
 import torch.distributed
 from ddpm_core.training import machine, recipe, run
 pictures, out, settings = map(Path, sys.argv[1:4])
+out.with_name(f"here-{os.environ['RANK']}").touch()
+while len(list(out.parent.glob("here-*"))) < 2:  # who is late is not who is silent
+    time.sleep(0.1)
 init = torch.distributed.init_process_group
-torch.distributed.init_process_group = lambda *a, **k: init(*a, **k | {"timeout": timedelta(seconds=20)})
+torch.distributed.init_process_group = lambda *a, **k: init(*a, **k | {"timeout": timedelta(seconds=10)})
 accelerator = run.accelerator_for(recipe.read(settings))
 with machine.first_process_first(accelerator):
     if accelerator.is_main_process:
-        time.sleep(30)
+        time.sleep(15)
         out.touch()
     assert out.exists()
 time.sleep(1)
