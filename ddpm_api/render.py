@@ -37,7 +37,7 @@ _OTHERS = {Kind.JSON: JSON, Kind.NDJSON: "application/x-ndjson", Kind.SSE: "text
 
 
 class Rendering:
-    """Turns the events of one request into the bytes of its answer.
+    """The bytes of an answer, made of the events of its request.
 
     `status`, `content_type` and `retry_after` are those of the answer; they change only by an error that comes
     before anything was sent, which is answered as JSON whatever was asked for. `output_format` is what pictures are

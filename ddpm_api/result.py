@@ -29,7 +29,7 @@ class Result(Shape):
 
 
 class ResultBuilder:
-    """Takes the events of one request in their order and makes the result of them."""
+    """A result in the making: the events of one request go in, in their order."""
 
     def __init__(self) -> None:
         self.error: Error | None = None

@@ -15,7 +15,7 @@ from ddpm_core.errors import InvalidInput
 
 @dataclass(frozen=True)
 class Clip:
-    """Cuts at a fixed value, or at one found in each image (dynamic thresholding, Saharia et al. 2022, §2.3).
+    """A cut at a fixed value, or at one found in each image (dynamic thresholding, Saharia et al. 2022, §2.3).
 
     Attributes:
         reach: the fixed value; infinite where nothing is cut.

@@ -25,7 +25,7 @@ class Prediction(StrEnum):
 
 
 class Denoiser:
-    """Predicts the clean image at any noise level.
+    """A network with its schedule: the prediction of the clean image at any noise level.
 
     Calling it with x (B, C, H, W) float32 and level (B,) int64 in 1..T gives r (B, C, H, W) float32, the raw
     predicted clean image: not clipped, which `clip` does. Rows are independent and may differ in level.

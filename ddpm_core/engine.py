@@ -40,7 +40,7 @@ class Busy(Exception):
 
 
 class StepEngine:
-    """Runs many requests on one network, a step at a time.
+    """The requests that one network works on, a step at a time.
 
     Args:
         denoiser: the network.

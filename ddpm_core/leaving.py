@@ -33,7 +33,7 @@ class Shown:
 
 
 class Leaving:
-    """Collects pictures of a tick, and sends them.
+    """The pictures of a tick, gathered and sent.
 
     Attributes:
         batch: after the tick.

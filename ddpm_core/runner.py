@@ -1,4 +1,4 @@
-"""Computes ticks: the images under way lie in one batch on the device, which requests join and leave."""
+"""The computing of ticks: images under way lie in one batch on the device, which requests join and leave."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Runner:
-    """Advances the images of requests, and remembers where they stand.
+    """The images of requests, how they advance and where they stand.
 
     Args:
         denoiser: the network.

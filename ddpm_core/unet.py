@@ -20,7 +20,7 @@ TIME_WIDTH = 256
 
 
 class AttentionUNet(nn.Module):
-    """Predicts from a noisy image (B, C, H, W) and its timestep (B,) what it was trained to; same shape.
+    """A network from a noisy image (B, C, H, W) and its timestep (B,) to what it was trained to predict; same shape.
 
     The defaults are the dogs network: 93,417,859 parameters.
 
@@ -117,7 +117,7 @@ class DoubleConv(nn.Module):
 
 
 class Down(nn.Module):
-    """Halves the side, widens the channels, adds the time."""
+    """Half the side, more channels, and the time."""
 
     def __init__(self, inside: int, outside: int) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Doubles the side, joins the skip connection, narrows the channels, adds the time."""
+    """Twice the side, fewer channels, the skip connection, and the time."""
 
     def __init__(self, inside: int, outside: int) -> None:
         super().__init__()

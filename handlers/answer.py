@@ -64,7 +64,7 @@ class About:
 
 
 class Answer:
-    """Collects the bytes of one answer from call to call. Holds nothing of the selfie, unless it is to be given back.
+    """The bytes of one answer, gathered from call to call. Holds nothing of the selfie, unless it is to be given back.
 
     Args:
         rendering: how the answer is given.

@@ -1,4 +1,4 @@
-"""Runs the built image as a cluster would, asks it for faces, and stops it while it works.
+"""Run the built image as a cluster would, ask it for faces, and stop it while it works.
 
     image_test.py docker|podman IMAGE
     image_test.py bwrap ROOT        IMAGE_CONFIG holds what buildah inspect says; as root

@@ -58,7 +58,7 @@ def _gutter(gray: Gray) -> float:
 
 
 class NearDuplicates:
-    """Remembers pictures by a small signature, and finds the one that a new picture nearly is, mirrored or not."""
+    """Pictures remembered by a small signature; it finds the one that a new picture nearly is, mirrored or not."""
 
     def __init__(self) -> None:
         self._signatures = np.empty((256, _SIDE**2), np.float32)

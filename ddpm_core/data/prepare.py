@@ -216,7 +216,7 @@ def _decoded(
 
 
 class _Judge:
-    """Decides about one picture after the other: the training image made of it, or why there is none."""
+    """A decision about one picture after the other: the training image made of it, or why there is none."""
 
     def __init__(self, size: int, min_side: int, finder: faces.FaceFinder) -> None:
         self.size, self.min_side, self.finder = size, min_side, finder

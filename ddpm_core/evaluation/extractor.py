@@ -56,7 +56,7 @@ def inception_extractor(file: Path, device: torch.device | str = "cpu") -> Extra
 
 
 class Yardstick:
-    """Measures sets of images against one reference.
+    """A measure of sets of images, against one reference.
 
     Substitute features are of different units, so each is counted in standard deviations of the reference; those of the
     Inception network are taken as they are, as the papers do.

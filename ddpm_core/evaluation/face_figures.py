@@ -14,7 +14,7 @@ MAX_REAL = 500
 
 
 class FaceFigures:
-    """Measures pictures by a face network, against real faces.
+    """A face network's measure of pictures, against real faces.
 
     Args:
         look: the network.

@@ -1,4 +1,4 @@
-"""Measures a model, cell by cell: a sampler at a number of steps."""
+"""A model measured cell by cell: a sampler at a number of steps."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def evaluate(
 
 
 class _Progress:
-    """Counts a cell's images on top of those of the cells before."""
+    """A cell's images, counted on top of those of the cells before."""
 
     def __init__(self, report: Report, cell: dict[str, Any], done: int, total: int) -> None:
         self._report, self._done, self._total = report, done, total

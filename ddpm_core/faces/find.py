@@ -60,7 +60,7 @@ class _View:
 
 
 class FaceFinder:
-    """Finds the faces of a model's domain; built once per process, one search at a time.
+    """A finder of the faces of a model's domain; built once per process, one search at a time.
 
     Args:
         domain: `human_face`, `cat_face`, or `any`, whose models want no face: `find` gives none.

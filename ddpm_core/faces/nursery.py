@@ -57,7 +57,7 @@ class Helper:
 
 
 class Nursery:
-    """Starts helpers; may be asked from any thread.
+    """The place that helpers come from; may be asked from any thread.
 
     Args:
         domain: of the face finder that each of them has.

@@ -51,7 +51,7 @@ class _Job:
 
 
 class Pool:
-    """Decodes and aligns pictures in processes of its own, which start with the first picture.
+    """Processes that decode and align pictures; they start with the first picture.
 
     Args:
         domain: of the face finder that each helper has.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """Keeps an averaged copy of a network, whose half-life is counted in images.
+    """An averaged copy of a network, whose half-life is counted in images.
 
     Args:
         network: the network that is trained.

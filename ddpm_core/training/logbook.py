@@ -16,7 +16,7 @@ METRICS = "metrics.jsonl"
 
 
 class Logbook:
-    """Writes a run's figures and pictures; rows after the step resumed from are forgotten.
+    """A run's figures and pictures on disk; rows after the step resumed from are forgotten.
 
     Args:
         run: the run's folder.

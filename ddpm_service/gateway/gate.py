@@ -19,7 +19,7 @@ _DRAIN_RETRY_SECONDS = 10
 
 
 class Gate:
-    """Lets requests in, counts them, and closes for good.
+    """A door that lets requests in, counts them, and closes for good.
 
     A transport does, for one request::
 

@@ -47,7 +47,7 @@ OPTIONS = (
 
 
 class SmallMethods(grpc.aio.ServerInterceptor):
-    """Puts every method that is not named here behind a token, a time limit and `LONGEST`.
+    """A token, a time limit and `LONGEST` before every method that is not named here.
 
     A message is read once its call has been let in, a few at one time.
 

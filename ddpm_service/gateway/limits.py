@@ -26,7 +26,7 @@ _FORGET_SECONDS = 120.0
 
 
 class Limits:
-    """Counts what is open. Used in one thread, the event loop's.
+    """A count of what is open. Used in one thread, the event loop's.
 
     Args:
         settings: the limits.

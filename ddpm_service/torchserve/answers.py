@@ -31,7 +31,7 @@ class _Own:
 
 
 class Answers:
-    """Keeps a version's readiness at its answers: `ready` while they are recent, else `silent`.
+    """A version's readiness by its answers: `ready` while they are recent, else `silent`.
 
     Args:
         board: where the state of every version is kept.

@@ -40,7 +40,7 @@ class Deviation(NamedTuple):
 
 
 class Converger:
-    """Applies a desired state; doing it again does nothing.
+    """The way to a desired state; going it again does nothing.
 
     A version that fails is unregistered, and disturbs no other: the default stays where it was, and what would have
     been removed in its favour stays too.

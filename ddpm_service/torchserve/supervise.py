@@ -39,7 +39,7 @@ class _UnderWayError(Exception):
 
 
 class Supervisor:
-    """Owns one TorchServe: starts it, applies models.yaml also when that changes, restarts it, ends with it.
+    """The owner of one TorchServe: starts it, applies models.yaml also when that changes, restarts it, ends with it.
 
     Args:
         config: the `config.properties`.

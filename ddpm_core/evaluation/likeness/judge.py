@@ -25,7 +25,7 @@ RESEMBLANCE = ("low_pass_16", "low_pass_32", "ssim", "feature_cosine", "landmark
 
 
 class Judge:
-    """Measures images that were made from targets.
+    """The measures of images that were made from targets.
 
     Args:
         pipeline: the model, for its features and its domain.

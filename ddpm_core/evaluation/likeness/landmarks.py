@@ -15,7 +15,7 @@ _POINTS = ((0.375, 0.472), (0.625, 0.472), (0.5, 0.75))  # of the CelebA-HQ squa
 
 
 class Landmarks:
-    """Finds eyes and mouth of one kind of face, from where alignment puts them.
+    """A finder of eyes and mouth of one kind of face, from where alignment puts them.
 
     Args:
         domain: of the model; one without faces has no landmarks.

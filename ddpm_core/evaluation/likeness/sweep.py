@@ -1,4 +1,4 @@
-"""Measures resemblance and realism, method by method, on the same targets and from the same noise."""
+"""Resemblance and realism, measured method by method, on the same targets and from the same noise."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def states(
 
 
 class _Progress:
-    """Counts a method's images on top of those of the methods before."""
+    """A method's images, counted on top of those of the methods before."""
 
     def __init__(self, report: Report, what: str, done: int, total: int) -> None:
         self._report, self._what, self._done, self._total = report, what, done, total
