@@ -47,22 +47,19 @@ class Judgement:
 
 
 @torch.inference_mode()
-def denoising_errors(
-    denoiser: Denoiser, images: Tensor, sigma: float = SIGMA, *, rows: int = 1
-) -> tuple[Tensor, Tensor]:
-    """Give ln of the mean squared error of the clean image, as the model and as plain smoothing predict it.
+def denoising_errors(denoiser: Denoiser, images: Tensor, *, rows: int = 1) -> tuple[Tensor, Tensor]:
+    """Give ln of the mean squared error of the clean image, as the model and as plain smoothing predict it at `SIGMA`.
 
     Args:
         denoiser: the model.
         images: (B, C, H, W) in [−1, 1].
-        sigma: noise level, at a 256 px side; the same noise for every image.
-        rows: images in one network call.
+        rows: images in one network call, all with the same noise.
 
     Returns:
         Two of (B,), on the denoiser's device.
     """
     schedule, side = denoiser.schedule, images.shape[-1]
-    level = schedule.level_at(sigma, side)
+    level = schedule.level_at(SIGMA, side)
     clean = images.to(denoiser.device).clamp(-1, 1)
     a = float(schedule.alpha_bar[level])
     key = torch.full((1,), noise_key(_NOISE_SEED, 0), device=clean.device)

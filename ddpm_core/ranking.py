@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ddpm_core.bundle import Familiar
 from ddpm_core.denoiser import Denoiser
-from ddpm_core.gate import denoising_errors
+from ddpm_core.familiar import features, score
 from ddpm_core.guidance import low_pass
 
 _CELLS = 16
-_SIGMA = 1.1  # finer than the gate's: finished images differ in their features
 
 
 def resemblance(images: Tensor, target: Tensor) -> Tensor:
@@ -21,20 +21,25 @@ def resemblance(images: Tensor, target: Tensor) -> Tensor:
     return (1 - _distance(images, target).sqrt()).clamp(min=0)
 
 
-def demerits(denoiser: Denoiser, images: Tensor, target: Tensor, *, rows: int) -> Tensor:
+def demerits(
+    denoiser: Denoiser, images: Tensor, target: Tensor, *, rows: int, familiar: Familiar | None = None
+) -> Tensor:
     """Give the scores (K,) by which images of one target are ranked, lower is better, where they are.
 
-    It is the sum of two z-scores over the K images: of ln of the mean squared distance to the target at 16 × 16 cells,
-    and of how much worse than usual the model denoises the image (`ddpm_core.gate`).
+    It is made of two z-scores over the K images: of how little an image is like what the model makes
+    (`ddpm_core.familiar`), and, half as heavy, of ln of the mean squared distance to the target at 16 × 16 cells.
+    Without statistics of the former the distance decides alone.
 
     Args:
-        denoiser: the model; called once for every image.
+        denoiser: the model; called once for every image, if at all.
         images: (K, C, H, W), finished.
         target: (C, H, W).
         rows: images in one network call.
+        familiar: the bundle's statistics.
     """
-    model, plain = denoising_errors(denoiser, images, _SIGMA, rows=rows)
-    return _z(_distance(images, target).clamp(min=1e-12).log()) + _z(model - plain)
+    far = _z(_distance(images, target).clamp(min=1e-12).log())
+    found = None if familiar is None else features(denoiser, images, rows=rows)
+    return far if familiar is None or found is None else 0.5 * far - _z(score(familiar, found))
 
 
 def _distance(images: Tensor, target: Tensor) -> Tensor:

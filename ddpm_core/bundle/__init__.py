@@ -16,7 +16,7 @@ from ddpm_core.bundle.files import (
     WEIGHTS,
     sha256,
 )
-from ddpm_core.bundle.manifest import Gate, Guide, Manifest, NetworkCode, SamplingDefaults, Statistics, Tone
+from ddpm_core.bundle.manifest import Familiar, Gate, Guide, Manifest, NetworkCode, SamplingDefaults, Statistics, Tone
 from ddpm_core.bundle.networks import build_network, fit_weights
 from ddpm_core.bundle.reading import Bundle, read_bundle
 from ddpm_core.bundle.writing import add_guide, keep_statistics, write_bundle
@@ -30,6 +30,7 @@ __all__ = [
     "UNET_CONFIG",
     "WEIGHTS",
     "Bundle",
+    "Familiar",
     "Gate",
     "Guide",
     "Manifest",

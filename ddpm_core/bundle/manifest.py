@@ -47,12 +47,22 @@ class Tone(BaseModel):
     std: tuple[float, ...]
 
 
+class Familiar(BaseModel):
+    """The direction in a model's features from photographs to what it makes of them (`ddpm_core.familiar`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    weights: tuple[float, ...]
+    images: int = Field(ge=2)
+    source: str
+
+
 class Statistics(BaseModel):
     """What is usual for a model, as `ddpm evaluate gate` found; empty where nobody has looked yet."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     gate: Gate | None = None
     tone: Tone | None = None
+    familiar: Familiar | None = None
 
 
 class Guide(BaseModel):

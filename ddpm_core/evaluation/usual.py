@@ -1,4 +1,4 @@
-"""What is usual for a model: the statistics of its gate and its tone."""
+"""What is usual for a model: the statistics of its gate, its tone, and best of K."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddpm_core.bundle import Statistics
+from ddpm_core import familiar
+from ddpm_core.bundle import Bundle, Familiar, Statistics
 from ddpm_core.errors import InvalidInput
-from ddpm_core.gate import denoising_errors, fit
+from ddpm_core.evaluation.draw import finish
+from ddpm_core.gate import Judgement, denoising_errors, fit
 from ddpm_core.pipeline import Pipeline
 from ddpm_core.pixels import to_tensor
+from ddpm_core.plan import Mode, make_plan
 from ddpm_core.tone import tone_of
 
 MIN_IMAGES = 64
@@ -42,10 +45,42 @@ def usual(
         raise InvalidInput(
             "too_few_images", message, field="num_images", given=len(pixels), allowed=f"{MIN_IMAGES} or more"
         )
-    images = torch.stack([to_tensor(image, pipeline.bundle.manifest.channels) for image in pixels])
+    images = _tensors(pixels, pipeline.bundle)
     errors = []
     for part in torch.split(images, _AT_ONCE):
         errors.append(denoising_errors(pipeline.denoiser, part, rows=_AT_ONCE))
         on_images(len(part))
     model, plain = (torch.cat(column).cpu() for column in zip(*errors, strict=True))
     return Statistics(gate=fit(model, plain, source), tone=tone_of(images))
+
+
+def likenesses(
+    pipeline: Pipeline, pixels: NDArray[np.uint8], on_images: Callable[[int], object] = lambda _: None
+) -> NDArray[np.uint8]:
+    """Make a guided picture of each of (N, H, W, 3) uint8, as mode `likeness` does."""
+    seen = Judgement(has_face=True)
+    plans = (
+        make_plan(pipeline.bundle, target, judgement=seen, mode=Mode.LIKENESS, seed=i)
+        for i, target in enumerate(pixels)
+    )
+    return finish(pipeline.denoiser, (state for plan in plans for state in plan.start()), on_images)
+
+
+def familiar_of(pipeline: Pipeline, real: NDArray[np.uint8], made: NDArray[np.uint8], source: str) -> Familiar | None:
+    """Find what best of K goes by; None where the network has no features for it.
+
+    Args:
+        pipeline: the model.
+        real: (N, H, W, 3) uint8, photographs.
+        made: what `likenesses` made of them.
+        source: which photographs these are.
+    """
+    found = [
+        familiar.features(pipeline.denoiser, _tensors(pixels, pipeline.bundle), rows=_AT_ONCE)
+        for pixels in (real, made)
+    ]
+    return None if found[0] is None or found[1] is None else familiar.fit(found[0], found[1], source)
+
+
+def _tensors(pixels: NDArray[np.uint8], bundle: Bundle) -> torch.Tensor:
+    return torch.stack([to_tensor(image, bundle.manifest.channels) for image in pixels])

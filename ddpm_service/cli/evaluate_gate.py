@@ -1,4 +1,4 @@
-"""`ddpm evaluate gate`: what is usual for a model, so that mode `auto` can tell what is not."""
+"""`ddpm evaluate gate`: what is usual for a model, for mode `auto` and for best of K."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def gate(
     device: Device = None,
     run_code: RunCode = False,
 ) -> None:
-    """Find out what is usual for a model and keep it in bundle.json; mode auto then knows a strange picture.
+    """Find out what is usual for a model and keep it in bundle.json.
+
+    Mode auto then knows a strange picture, and with real images of its kind best of K knows a face that broke.
 
     Example: ddpm evaluate gate models/faces-64/1.2 --reference faces64.zip --held-back
     """
@@ -37,7 +39,7 @@ def gate(
         from ddpm_core.errors import InvalidInput
         from ddpm_core.evaluation.draw import draw
         from ddpm_core.evaluation.reference import read_reference
-        from ddpm_core.evaluation.usual import usual
+        from ddpm_core.evaluation.usual import familiar_of, likenesses, usual
 
         if held_back and reference is None:
             raise InvalidInput("conflict", "--held-back needs --reference.", field="held_back", given=True)
@@ -59,5 +61,10 @@ def gate(
                 source = f"{len(pixels)} images of {reference.name} ({real.part}, {real.fingerprint})"
             look = progress.add_task("looking", total=len(pixels))
             statistics = usual(pipeline, pixels, source, lambda n: progress.advance(look, n))
+            if reference is not None:
+                task = progress.add_task("making faces of them", total=len(pixels))
+                made = likenesses(pipeline, pixels, lambda n: progress.advance(task, n))
+                ease = familiar_of(pipeline, pixels, made, source)
+                statistics = statistics.model_copy(update={"familiar": ease})
         keep_statistics(bundle, statistics)
         typer.echo(f"{bundle}: the gate knows {source}")

@@ -11,7 +11,6 @@ from torch import Tensor
 from ddpm_core.bundle import Gate, Tone
 from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.gate import LIMIT, SIGMA, Judgement, denoising_errors, fit, score
-from ddpm_core.ranking import demerits
 from ddpm_core.schedule import NoiseSchedule
 from ddpm_core.tone import pull, tone_of
 
@@ -95,14 +94,3 @@ def test_a_flat_picture_is_pulled_without_harm() -> None:
     pulled = pull(torch.zeros(3, SIDE, SIDE), Tone(mean=(0.5, 0.0, -0.5), std=(0.3, 0.3, 0.3)))
     assert pulled.isfinite().all()
     assert pulled.mean((1, 2)).tolist() == pytest.approx([0.3, 0.0, -0.3], abs=0.01)
-
-
-def test_the_best_is_like_the_target_and_like_what_the_model_knows(knowing: Denoiser) -> None:
-    target = pictures(1)[0]
-    near, far = target + 0.05 * pictures(1, 0, 1, seed=5)[0], pictures(1, mean=-0.4, seed=6)[0]
-    broken = near + 0.5 * (
-        torch.arange(SIDE) % 2 * 2 - 1.0
-    )  # as near in the coarse, with a strange pattern in the fine
-    for order in ([near, far, broken], [broken, near, far], [far, broken, near]):
-        wanted = next(i for i, image in enumerate(order) if image is near)
-        assert demerits(knowing, torch.stack(order), target, rows=2).argmin() == wanted

@@ -1,0 +1,101 @@
+"""How much like what a model makes itself a picture is, in the model's own features.
+
+The pull towards a selfie leads away from what a model draws well, and there faces break. Photographs lie farther out
+than the model's own guided pictures; along the direction that tells the two apart, those of its pictures that lie
+nearer to the photographs are the ones that people find broken (docs/decisions.md).
+
+Features: a picture and its noise are denoised once, and where the network's pictures grow for the first time after
+they were smallest, the standard deviation of each channel over the place is taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ddpm_core.bundle import Familiar
+from ddpm_core.denoiser import Denoiser
+from ddpm_core.sampling import noise_key, noises
+
+SIGMA = 2.2
+"""Noise level, at a 256 px side."""
+
+_NOISE_SEED = 20_061
+_RIDGE = 10.0
+
+
+@torch.inference_mode()
+def features(denoiser: Denoiser, images: Tensor, *, rows: int) -> Tensor | None:
+    """Give the features (N, D) of images, on the denoiser's device; None of a network whose pictures have one size.
+
+    Args:
+        denoiser: the model; called once for every image.
+        images: (N, C, H, W) in [−1, 1].
+        rows: images in one network call.
+    """
+    level = denoiser.schedule.level_at(SIGMA, images.shape[-1])
+    clean = images.to(denoiser.device).clamp(-1, 1)
+    a = float(denoiser.schedule.alpha_bar[level])
+    key = torch.full((1,), noise_key(_NOISE_SEED, 0), device=clean.device)
+    x = math.sqrt(a) * clean + math.sqrt(1 - a) * noises(key, images.shape[1:]).to(clean.dtype)
+    found = []
+    for part in torch.split(x, rows):
+        with _watched(denoiser.network) as seen:
+            denoiser(part, torch.full((len(part),), level, device=x.device))
+        if (grown := _grown(seen)) is None:
+            return None
+        found.append(grown.float().flatten(2).std(2))
+    return torch.cat(found)
+
+
+def fit(real: Tensor, made: Tensor, source: str) -> Familiar:
+    """Find the direction from photographs to what the model makes of them, by ridge regression.
+
+    Args:
+        real: features (N, D) of photographs.
+        made: features (M, D) of the model's pictures, guided towards them.
+        source: which photographs these are.
+    """
+    x = torch.cat([made, real]).double().cpu()
+    y = torch.cat([torch.ones(len(made)), -torch.ones(len(real))]).double()
+    mean, spread = x.mean(0), x.std(0).clamp(min=1e-6)
+    x, y, dims = (x - mean) / spread, y - y.mean(), x.shape[1]
+    weights = torch.linalg.solve(x.T @ x + _RIDGE * dims * torch.eye(dims, dtype=x.dtype), x.T @ y) / spread
+    return Familiar(weights=tuple(_short(w) for w in weights.tolist()), images=len(made), source=source)
+
+
+def score(familiar: Familiar, found: Tensor) -> Tensor:
+    """Give (N,), higher is more like what the model makes, of features (N, D)."""
+    return found @ torch.tensor(familiar.weights, dtype=found.dtype, device=found.device)
+
+
+@contextmanager
+def _watched(network: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect every picture (B, C, H, W) that the network's parts give, in turn."""
+    seen: list[Tensor] = []
+
+    def keep(_module: nn.Module, _given: object, out: object) -> None:
+        if isinstance(out, Tensor) and out.ndim == 4:
+            seen.append(out)
+
+    hooks = [module.register_forward_hook(keep) for module in network.modules()]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _grown(pictures: list[Tensor]) -> Tensor | None:
+    """Give the first that is larger again after the last of the smallest."""
+    smallest = min((picture.shape[-1] for picture in pictures), default=0)
+    last = max((i for i, picture in enumerate(pictures) if picture.shape[-1] == smallest), default=0)
+    return next(iter(pictures[last + 1 :]), None)
+
+
+def _short(number: float) -> float:
+    return float(f"{number:.5g}")
