@@ -16,14 +16,20 @@ BUNDLE := $(lastword $(sort $(wildcard models/faces-64/*)))
 help:  ## Say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
+# torch comes by pip alone, whose settings may name a build of it. For all else uv takes a minute less; it does not know
+# pip's settings, so where they name another index or a proxy, or where uv fails, pip does it.
+ALL := --constraint constraints.txt --editable '.[dev]'
+
 env: $(VENV)/.installed  ## Make the environment in .venv
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed and $(PYTHON) is not here: make env PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import sys; v = "%d.%d" % sys.version_info[:2]; v == "3.11" or sys.exit(f"Python 3.11 is needed, {sys.executable} is {v}: make env PYTHON=/path/to/python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@! $(BIN)/pip config list | grep -Eq '[.](index-url|no-index|proxy)=' \
+	  && $(BIN)/pip install --quiet --no-compile uv && $(BIN)/uv pip install --quiet --python $(BIN)/python $(ALL) \
+	  || $(BIN)/pip install --quiet --no-compile $(ALL)
 	@touch $@
 
 # Off loopback the front door wants a token: one is made, and the page's link carries it.
