@@ -6,12 +6,10 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 # Where torch comes from: on a machine without a GPU https://download.pytorch.org/whl/cpu is the small build.
 TORCH_INDEX ?=
-# 256 px faces: too large for the repository, so they come from the Hugging Face hub.
-FACES_256 := models/faces-256/1.0
 IMAGE ?= ddpm-lookalike:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 BUNDLE := $(lastword $(sort $(wildcard models/faces-64/*)))
 
-.PHONY: help env run faces-256 test check lint format hostile bench gpu-check gpu-packages image lock image-test clean
+.PHONY: help env run faces-128 faces-256 test check lint format hostile bench gpu-check gpu-packages image lock image-test clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -44,16 +42,24 @@ else
 	@exec $(BIN)/ddpm serve --host $(HOST) --tokens .tokens $(ARGS)
 endif
 
-faces-256: env  ## Fetch a 256 px face model from the hub (460 MB) and serve it first from then on
-	@test -e $(FACES_256) || $(BIN)/ddpm import google/ddpm-celebahq-256@cd5c944777ea2668051904ead6cc120739b86c4d \
-	  --sha256 efff89712093ad060ce99d9b461bbe542b49d8dd4ce30f23fe5761dca292361d --out $(FACES_256) --domain human_face \
-	  --terms 'Research use only: it was trained on CelebA-HQ, whose terms allow no more.'
-	@$(BIN)/ddpm pack --replace $(FACES_256)
+# $(call first,NAME,VERSION): pack a model and put it first in models.yaml, so that `make run` shows its faces.
+define first
+	@$(BIN)/ddpm pack --replace models/$(1)/$(2)
 	@$(BIN)/python -c 'from contextlib import ExitStack; from pathlib import Path; from ddpm_service.torchserve import desired; \
-	  file, name = Path("models.yaml"), "faces-256"; \
+	  file, name, version = Path("models.yaml"), "$(1)", "$(2)"; \
 	  ExitStack().enter_context(desired.changing(Path("model_store"), lambda _: None)); \
-	  models = desired.load(file).with_version(name, "1.0", name + "_1.0.mar", default=True).models; \
+	  models = desired.load(file).with_version(name, version, f"{name}_{version}.mar", default=True).models; \
 	  desired.save(desired.Desired(models={name: models[name], **models}), file)'
+endef
+
+faces-128: env  ## Serve the 128 px face model first from then on: sharper faces, by a model that is still learning
+	$(call first,faces-128,0.5)
+
+faces-256: env  ## Fetch a 256 px face model from the hub (460 MB) and serve it first from then on
+	@test -e models/faces-256/1.0 || $(BIN)/ddpm import google/ddpm-celebahq-256@cd5c944777ea2668051904ead6cc120739b86c4d \
+	  --sha256 efff89712093ad060ce99d9b461bbe542b49d8dd4ce30f23fe5761dca292361d --out models/faces-256/1.0 --domain human_face \
+	  --terms 'Research use only: it was trained on CelebA-HQ, whose terms allow no more.'
+	$(call first,faces-256,1.0)
 
 # Two files at a time on two cores: tests wait for processes more than they compute. A file's tests share what it
 # starts, and the order is that of tests/conftest.py.
