@@ -52,7 +52,7 @@ define first
 	  desired.save(desired.Desired(models={name: models[name], **models}), file)'
 endef
 
-faces-128: env  ## Serve the 128 px face model first from then on: sharper faces, by a model that is still learning
+faces-128: env  ## Serve the 128 px face model first from then on: sharper, but still learning and broken more often
 	$(call first,faces-128,0.5)
 
 faces-256: env  ## Fetch a 256 px face model from the hub (460 MB) and serve it first from then on
