@@ -160,13 +160,16 @@ class TorchServeBackend:
     def _endable(self, key: Key, asked: Asked, end: Callable[[], None]) -> Iterator[None]:
         """Have a request ended when its version is lost; or it alone, which is seen when others hear for long.
 
-        TorchServe loses a request without a word when its worker is taken away at the wrong moment.
+        TorchServe loses a request without a word when its worker is taken away at the wrong moment. While it loads a
+        version one of its few network threads waits for that, and whoever is on it waits too: nobody is lost then.
         """
         loop = asyncio.get_running_loop()
         looked: asyncio.TimerHandle
 
         def look(*, again: bool = False) -> None:
             nonlocal looked
+            if self._board.loads:
+                asked.listen_anew()
             is_lost = asked.overtaken > self._pulse.limit(key)
             # What came while the loop stood still is read by the next look.
             if is_lost and again:

@@ -70,6 +70,11 @@ class Board:
         """Whether the wanted state was reached once and the default version of every model takes requests."""
         return self._started and all(model.ready for model in self._models.values())
 
+    @property
+    def loads(self) -> bool:
+        """Whether a version of any model is being loaded."""
+        return any(each.state is State.LOADING for model in self._models.values() for each in model.versions.values())
+
     def listen(self, listener: Callable[[], None]) -> None:
         """Have a function called after every change, in the thread that made it."""
         self._listeners.append(listener)

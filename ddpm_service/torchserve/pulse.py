@@ -39,6 +39,11 @@ class Asked:
         """Begin to wait for a sign of life."""
         self._since = self._pulse.clock()
 
+    def listen_anew(self) -> None:
+        """Forget for how long it has waited, if it waits."""
+        if self._since < math.inf:
+            self.listen()
+
     def answered(self) -> None:
         """Tell that one came. Until it listens again nothing is expected: its client may be slow."""
         self._pulse.beat(self._record)

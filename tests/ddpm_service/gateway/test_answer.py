@@ -145,6 +145,21 @@ async def test_a_request_that_hears_as_little_as_all_others_is_not_lost(house):
 
 
 @pytest.mark.usefixtures("impatient")
+async def test_while_a_version_is_loaded_no_request_is_lost(house):
+    house.board.move("endless", "1", State.LOADING)
+    async with house.client.post("/predictions/loses", json={}, headers=LINES) as other:
+        await first_event(other)
+        body = {"seed": Upstream.LOST}
+        lost = asyncio.create_task(house.client.post("/predictions/loses", json=body))
+        await asyncio.sleep(1)
+        assert not lost.done()
+        house.board.move("endless", "1", State.READY)
+        async with await lost as answer:
+            assert answer.status == 503
+        house.upstream.release.set()
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_a_request_that_waits_behind_others_is_not_lost(house):
     async with (
         house.client.post("/predictions/loses", json={}, headers=LINES) as other,
