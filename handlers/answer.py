@@ -71,7 +71,7 @@ class Answer:
         about: what it is about.
         is_whole: it must be complete in its first handler call.
         progress: whether it tells of each step.
-        may_go_on: another worker may have begun it, so that it cannot be a plain response.
+        may_come_again: another worker may have begun it, so that a plain response may not end it.
     """
 
     def __init__(
@@ -81,13 +81,13 @@ class Answer:
         *,
         is_whole: bool,
         progress: bool = True,
-        may_go_on: bool = False,
+        may_come_again: bool = False,
     ) -> None:
         self.rendering = rendering
         self.about = about
         self.is_whole = is_whole
         self.progress = progress
-        self.may_go_on = may_go_on
+        self.may_come_again = may_come_again
         self.is_first = True  # no call has been answered yet
         self.started = False
         self.done = False
@@ -157,9 +157,7 @@ class Answer:
     @property
     def criterion(self) -> bool | None:
         """What TorchServe is told of the part that is sent next: it is the last one or not, or (None) all there is."""
-        if not (self.is_first and self.done):
-            return self.done
-        return False if self.may_go_on else None
+        return None if self.is_first and self.done else self.done
 
     def _begun(self) -> StartedEvent:
         about = self.about

@@ -4,8 +4,8 @@ TorchServe (continuous batching) calls it with every open request, again and aga
 once, later with its id alone, and no longer when its client has left.
 
 How a request ends: an answer that is complete in the first call that answers it is a plain response (criterion None,
-which alone may carry a status, and after chunks would never end); any other is chunks (False) up to the last one (True,
-on which a first answer would hang).
+which alone may carry the status of an error, and after chunks only breaks the connection); any other is chunks (False)
+up to the last one (True, on which a first answer would hang).
 
 A selfie is decoded in a helper process, and nobody waits for it. Until it is decoded its request is left out of what
 is answered, by which its status stays open: TorchServe sends nothing for an id that is taken out of its own table. A
@@ -166,7 +166,7 @@ class Handler:
                 context.set_response_header(i, "Retry-After", str(answer.rendering.retry_after))
             if answer.is_whole:
                 context.set_response_header(i, "ts_stream_next", "false")  # without it gRPC kills the worker
-            if end is not False:
+            if end or (end is None and not answer.may_come_again):
                 self._answers.pop(key, None)
         context.stopping_criteria = criteria
         self._tell(now)
@@ -182,7 +182,7 @@ class Handler:
             self._answers[key] = answer
             return
         # What a worker had begun when it was taken away comes to the next one without its data, as an empty form does.
-        answer = Answer(Rendering(_DOCUMENT), about, is_whole=is_whole, may_go_on=not (fields or is_whole))
+        answer = Answer(Rendering(_DOCUMENT), about, is_whole=is_whole, may_come_again=not fields)
         try:
             arrival = read(fields, headers)
             answer = Answer(arrival.rendering, about, is_whole=is_whole, progress=arrival.progress)

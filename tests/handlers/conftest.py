@@ -31,6 +31,7 @@ class Job:
         self.status = 0
         self.content_type = ""
         self.response_headers: dict[str, str] = {}
+        self.moved = False  # to another worker, after its answer had begun
         self.ended = False
 
     @property
@@ -114,8 +115,10 @@ class Frontend:
             assert end is not True, "the client would hang for ever"
             job.status, job.response_headers = self.context.get_response_status(i)[0], headers
             job.content_type = headers["content-type"]
-        else:
-            assert end is not None, "a plain response is legal as the first answer only"
+            assert end is None or job.status < 400, "it would be closed before its body"
+        elif end is None:
+            assert job.moved, "a plain response is legal as the first answer only"
+            return  # it is lost, and TorchServe asks for more
         if not any(isinstance(value, str) for value in job.headers.values()):
             assert end is None, "gRPC would drop it"
             assert headers["ts_stream_next"] == "false", "gRPC would kill the worker"
