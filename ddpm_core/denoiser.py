@@ -168,5 +168,5 @@ def fastest_dtype(network: nn.Module, example: Tensor, device: torch.device) -> 
     except RuntimeError:
         return torch.float32  # brought code that works in float32 alone
     # The fastest of several calls counts: other work on the machine can only slow a call down.
-    seconds = [min(times) for times in in_turn([plain, short], 6, budget=3.0)]
+    seconds = [min(times) for times in in_turn([plain, short], 6, budget=1.0)]
     return torch.bfloat16 if seconds[1] < seconds[0] else torch.float32

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import torch
@@ -10,6 +9,9 @@ import torch
 from ddpm_core.denoiser import Denoiser
 from ddpm_core.device import out_of_memory
 from ddpm_core.timing import in_turn
+
+_BUDGET = 0.5
+"""Seconds for each size: whoever starts a service waits for it, and a long call is steady by itself."""
 
 
 @torch.inference_mode()
@@ -31,14 +33,14 @@ def measure_max_rows(denoiser: Denoiser, shape: tuple[int, int, int], *, most: i
         x = torch.randn(rows, *shape, device=denoiser.device)
         level = torch.full((rows,), denoiser.schedule.num_levels // 2, device=denoiser.device)
         try:
-            (seconds,) = in_turn([partial(denoiser, x, level)], 6, budget=2.0)
+            (seconds,) = in_turn([partial(denoiser, x, level)], 6, budget=_BUDGET)
             times[rows] = min(seconds) / rows
         except Exception as error:
             if rows == 1 or not out_of_memory(error):
                 raise
             break
-        if times[rows] > 0.97 * min(list(times.values())[:-1], default=math.inf):
-            break  # larger calls no longer pay
+        if rows > 2 and times[rows] > 0.97 * min(list(times.values())[:-1]):
+            break  # larger calls no longer pay; the shortest ones are too unsteady to tell
         rows *= 2
     fastest = min(times.values())
     chosen = min(rows for rows, seconds in times.items() if seconds <= 1.1 * fastest)
@@ -58,5 +60,5 @@ def measure_guide_cost(denoiser: Denoiser, shape: tuple[int, int, int], rows: in
         return 0.0
     x = torch.randn(rows, *shape, device=denoiser.device)
     level = torch.full((rows,), denoiser.schedule.num_levels // 2, device=denoiser.device)
-    network, guide = in_turn([partial(denoiser, x, level), partial(denoiser.guide, x, level)], 6, budget=2.0)
+    network, guide = in_turn([partial(denoiser, x, level), partial(denoiser.guide, x, level)], 6, budget=_BUDGET)
     return min(guide) / min(network)
