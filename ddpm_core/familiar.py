@@ -19,12 +19,11 @@ from torch import Tensor, nn
 
 from ddpm_core.bundle import Familiar
 from ddpm_core.denoiser import Denoiser
-from ddpm_core.sampling import noise_key, noises
+from ddpm_core.gate import noised
 
 SIGMA = 2.2
 """Noise level, at a 256 px side."""
 
-_NOISE_SEED = 20_061
 _RIDGE = 10.0
 
 
@@ -37,18 +36,14 @@ def features(denoiser: Denoiser, images: Tensor, *, rows: int) -> Tensor | None:
         images: (N, C, H, W) in [−1, 1].
         rows: images in one network call.
     """
-    level = denoiser.schedule.level_at(SIGMA, images.shape[-1])
-    clean = images.to(denoiser.device).clamp(-1, 1)
-    a = float(denoiser.schedule.alpha_bar[level])
-    key = torch.full((1,), noise_key(_NOISE_SEED, 0), device=clean.device)
-    x = math.sqrt(a) * clean + math.sqrt(1 - a) * noises(key, images.shape[1:]).to(clean.dtype)
+    x, level = noised(denoiser, images, SIGMA)
     found = []
     for part in torch.split(x, rows):
-        with _watched(denoiser.network) as seen:
+        with _watched(denoiser.network) as watch:
             denoiser(part, torch.full((len(part),), level, device=x.device))
-        if (grown := _grown(seen)) is None:
+        if watch.grown is None:
             return None
-        found.append(grown.float().flatten(2).std(2))
+        found.append(watch.grown.float().flatten(2).std(2))
     return torch.cat(found)
 
 
@@ -73,28 +68,35 @@ def score(familiar: Familiar, found: Tensor) -> Tensor:
     return found @ torch.tensor(familiar.weights, dtype=found.dtype, device=found.device)
 
 
+class _Watch:
+    """Sees the pictures (B, C, H, W) that a network's parts give, in turn, and keeps one of them.
+
+    Attributes:
+        grown: the first that is larger again after the last of the smallest.
+    """
+
+    def __init__(self) -> None:
+        self.grown: Tensor | None = None
+        self._smallest = math.inf
+
+    def see(self, _module: nn.Module, _given: object, out: object) -> None:
+        if not (isinstance(out, Tensor) and out.ndim == 4):
+            return
+        if out.shape[-1] <= self._smallest:
+            self._smallest, self.grown = out.shape[-1], None
+        elif self.grown is None:
+            self.grown = out
+
+
 @contextmanager
-def _watched(network: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect every picture (B, C, H, W) that the network's parts give, in turn."""
-    seen: list[Tensor] = []
-
-    def keep(_module: nn.Module, _given: object, out: object) -> None:
-        if isinstance(out, Tensor) and out.ndim == 4:
-            seen.append(out)
-
-    hooks = [module.register_forward_hook(keep) for module in network.modules()]
+def _watched(network: nn.Module) -> Iterator[_Watch]:
+    watch = _Watch()
+    hooks = [module.register_forward_hook(watch.see) for module in network.modules()]
     try:
-        yield seen
+        yield watch
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _grown(pictures: list[Tensor]) -> Tensor | None:
-    """Give the first that is larger again after the last of the smallest."""
-    smallest = min((picture.shape[-1] for picture in pictures), default=0)
-    last = max((i for i, picture in enumerate(pictures) if picture.shape[-1] == smallest), default=0)
-    return next(iter(pictures[last + 1 :]), None)
 
 
 def _short(number: float) -> float:

@@ -46,6 +46,21 @@ class Judgement:
         return self.score is not None and self.score > LIMIT
 
 
+def noised(denoiser: Denoiser, images: Tensor, sigma: float) -> tuple[Tensor, int]:
+    """Give images with noise, always the same one, and the level they are at.
+
+    Args:
+        denoiser: whose schedule it is, and on whose device they come out.
+        images: (B, C, H, W) in [−1, 1].
+        sigma: noise level at a 256 px side.
+    """
+    level = denoiser.schedule.level_at(sigma, images.shape[-1])
+    clean = images.to(denoiser.device).clamp(-1, 1)
+    a = float(denoiser.schedule.alpha_bar[level])
+    key = torch.full((1,), noise_key(_NOISE_SEED, 0), device=clean.device)
+    return math.sqrt(a) * clean + math.sqrt(1 - a) * noises(key, images.shape[1:]).to(clean.dtype), level
+
+
 @torch.inference_mode()
 def denoising_errors(denoiser: Denoiser, images: Tensor, *, rows: int = 1) -> tuple[Tensor, Tensor]:
     """Give ln of the mean squared error of the clean image, as the model and as plain smoothing predict it at `SIGMA`.
@@ -58,14 +73,10 @@ def denoising_errors(denoiser: Denoiser, images: Tensor, *, rows: int = 1) -> tu
     Returns:
         Two of (B,), on the denoiser's device.
     """
-    schedule, side = denoiser.schedule, images.shape[-1]
-    level = schedule.level_at(SIGMA, side)
-    clean = images.to(denoiser.device).clamp(-1, 1)
-    a = float(schedule.alpha_bar[level])
-    key = torch.full((1,), noise_key(_NOISE_SEED, 0), device=clean.device)
-    x = math.sqrt(a) * clean + math.sqrt(1 - a) * noises(key, images.shape[1:]).to(clean.dtype)
+    x, level = noised(denoiser, images, SIGMA)
+    clean, side = images.to(x.device).clamp(-1, 1), images.shape[-1]
     parts = [denoiser(part, torch.full((len(part),), level, device=x.device)) for part in torch.split(x, rows)]
-    seen = x / math.sqrt(a)
+    seen = x / math.sqrt(float(denoiser.schedule.alpha_bar[level]))
     smoothed = [_error(low_pass(seen, grid), clean) for grid in _GRIDS if grid <= side]
     return _error(torch.cat(parts).clamp(-1, 1), clean).log(), torch.stack(smoothed).amin(0).log()
 

@@ -36,7 +36,7 @@ CORE = {
     "gate": {"bundle", "denoiser", "guidance", "sampling"},
     "tone": {"bundle", "guidance"},
     "plan": {"bundle", "curve", "errors", "gate", "pixels", "sampling", "tone"},
-    "familiar": {"bundle", "denoiser", "sampling"},
+    "familiar": {"bundle", "denoiser", "gate"},
     "ranking": {"bundle", "denoiser", "familiar", "guidance"},
     "pace": {"denoiser", "device", "timing"},
     "runner": {"denoiser", "device", "plan", "room", "sampling"},
