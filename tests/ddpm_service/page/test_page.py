@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,16 +53,23 @@ class TestFirstSight:
         assert nameless == []
 
 
-@pytest.mark.parametrize(("width", "height"), [(1280, 900), (640, 450), (390, 844), (320, 640)])
-def test_nothing_that_has_the_focus_is_covered(
-    browser: Browser, service: Service, photo: Path, width: int, height: int
-) -> None:
+@contextmanager
+def all_settings(browser: Browser, service: Service, photo: Path, width: int, height: int) -> Iterator[Page]:
+    """The page with a photograph of two people and its folded settings opened, all that the form can hold."""
     service.faces = 2
     with browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce") as context:
         page = context.new_page()
         page.goto(service.url)
         upload(page, photo)
         page.get_by_text("Steps and sampler").click()
+        yield page
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (640, 450), (390, 844), (320, 640)])
+def test_nothing_that_has_the_focus_is_covered(
+    browser: Browser, service: Service, photo: Path, width: int, height: int
+) -> None:
+    with all_settings(browser, service, photo, width, height) as page:
         page.get_by_label("Guided by").select_option(label="Pixel loss")
         page.locator("body").evaluate("() => document.activeElement.blur()")
         covered = []
@@ -78,12 +87,7 @@ def test_nothing_that_has_the_focus_is_covered(
 def test_what_is_wrong_with_a_field_is_not_covered_either(
     browser: Browser, service: Service, photo: Path, width: int, height: int
 ) -> None:
-    service.faces = 2
-    with browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce") as context:
-        page = context.new_page()
-        page.goto(service.url)
-        upload(page, photo)
-        page.get_by_text("Steps and sampler").click()
+    with all_settings(browser, service, photo, width, height) as page:
         page.get_by_label("Sampler").select_option(label="DDIM")
         page.get_by_label("Keep the best of").press_sequentially("99")
         alert = page.get_by_role("alert").filter(visible=True)
