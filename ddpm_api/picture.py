@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.Image import SupportsArrayInterface
 from PIL.PngImagePlugin import PngInfo
 
@@ -26,7 +26,8 @@ def file_of(image: ImageLike) -> bytes:
         return Path(image).read_bytes()
     if isinstance(image, Image.Image) or hasattr(image, "__array_interface__"):
         file = io.BytesIO()
-        (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, "PNG")
+        # A phone's picture that Pillow has opened still lies on its side.
+        (ImageOps.exif_transpose(image) if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, "PNG")
         return file.getvalue()
     return image.read()
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ddpm_core.bundle import Bundle, read_bundle
 from ddpm_core.denoiser import Denoiser, make_ready
@@ -73,13 +73,14 @@ class Pipeline:
         precision = str(denoiser.dtype).removeprefix("torch.")
         return f"<{manifest.name} {manifest.version}, {manifest.image_size} px, on {denoiser.device} in {precision}>"
 
-    def aim(self, image: ImageLike, *, align: str = "auto", face: int | None = None) -> Target:
-        """Decode a picture and align it to the model's size; `align` and `face` as in the request.
+    def aim(self, image: ImageLike, *, align: str | Sequence[float] = "auto", face: int | None = None) -> Target:
+        """Decode a picture and align it to the model's size; `align` and `face` as in a call.
 
         Raises:
             InvalidInput: not an image, one that costs too much, or a box or face that does not exist.
         """
-        return self.pool.aim(_file_of(image), self.bundle.manifest.image_size, align=align, face=face).result()
+        how = align if isinstance(align, str) else ",".join(map(str, align))
+        return self.pool.aim(_file_of(image), self.bundle.manifest.image_size, align=how, face=face).result()
 
     def judge(self, target: Target) -> Judgement:
         """Say how strange a target is to the model, in one network call; only a bundle with statistics can score."""
@@ -99,7 +100,7 @@ class Pipeline:
         num_images: int | None = None,
         *,
         image: ImageLike | None = None,
-        align: str = "auto",
+        align: str | Sequence[float] = "auto",
         face: int | None = None,
         seed: int | None = None,
         generator: torch.Generator | None = None,
@@ -112,10 +113,10 @@ class Pipeline:
         Args:
             num_images: 1..16; 1 unless said.
             image: a selfie: a path, bytes, an open file, a PIL picture or an (H, W, 3) uint8 array; unguided without.
-            align: `auto`, `center`, `none`, or a box `left,top,right,bottom`.
+            align: `auto`, `center`, `none`, or a box (left, top, right, bottom) in pixels of the upright picture.
             face: which of the faces found; the largest unless said.
-            seed: of the first image; a random one unless said.
-            generator: gives the seed in its place, as in diffusers.
+            seed: of the first image, those after it have the next ones; a random one unless said.
+            generator: gives the seed in its place, as in diffusers; one for all images.
             num_images_per_prompt: `num_images`, by its name in diffusers.
             on_step: called after each network call of the batch.
             how: what `make_plan` takes: `mode`, `resemblance`, `sampler`, `num_inference_steps`, `eta`, `guide` …
@@ -128,6 +129,9 @@ class Pipeline:
             OSError: the picture's file cannot be read.
         """
         count = _one_of("num_images", num_images, num_images_per_prompt)
+        if isinstance(generator, list | tuple):
+            message = "One generator gives the first image's seed, and those after it have the next ones."
+            raise InvalidInput("wrong_type", message, field="generator", given=len(generator), allowed="one generator")
         drawn = None if generator is None else generator.initial_seed() % (MAX_SEED + 1)
         first = _one_of("seed", seed, drawn)
         how |= {"num_images": 1 if count is None else count, "seed": -1 if first is None else first}
@@ -178,7 +182,8 @@ def _file_of(image: ImageLike) -> bytes:
         return Path(image).read_bytes()
     if isinstance(image, Image.Image | np.ndarray):
         file = io.BytesIO()
-        (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, "PNG")
+        # A phone's picture that Pillow has opened still lies on its side.
+        (ImageOps.exif_transpose(image) if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, "PNG")
         return file.getvalue()
     return image.read()
 

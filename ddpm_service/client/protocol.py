@@ -85,9 +85,13 @@ class Ask:
     @property
     def texts(self) -> dict[str, str]:
         """The fields as a form carries them."""
-        return {
-            name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in self.fields.items()
-        }
+        return {name: _text(value) for name, value in self.fields.items()}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)  # a box
 
 
 class Events:

@@ -42,9 +42,19 @@ def test_a_selfie_may_be_at_hand_in_any_way(pipeline: Pipeline, tmp_path: Path) 
     assert made[0].settings["mode"] == "likeness"
 
 
+def test_a_phones_picture_that_pillow_has_opened_stands_upright(pipeline: Pipeline) -> None:
+    turned, file = Image.Exif(), io.BytesIO()
+    turned[0x0112] = 6
+    PORTRAIT.transpose(Image.Transpose.ROTATE_90).save(file, "PNG", exif=turned)
+    opened, plain = (pipeline(image=image, **FEW)[0] for image in (Image.open(file), PORTRAIT))
+    assert opened.tobytes() == plain.tobytes()
+
+
 def test_align_is_passed_on(pipeline: Pipeline) -> None:
-    framed, middle = (pipeline(image=PORTRAIT, align=align, **FEW)[0] for align in ("auto", "center"))
+    ways = ("auto", "center", "100,0,300,200", (100, 0, 300, 200))
+    framed, middle, box, numbers = (pipeline(image=PORTRAIT, align=align, **FEW)[0] for align in ways)
     assert framed.tobytes() != middle.tobytes()
+    assert box.tobytes() == numbers.tobytes()
     with pytest.raises(InvalidInput, match="face"):
         pipeline(image=PORTRAIT, face=7, **FEW)
 
@@ -60,6 +70,8 @@ def test_diffusers_names_are_understood(pipeline: Pipeline) -> None:
     assert [image.tobytes() for image in ours] == [image.tobytes() for image in theirs]
     with pytest.raises(InvalidInput, match="twice"):
         pipeline(num_images=1, num_images_per_prompt=2)
+    with pytest.raises(InvalidInput, match="One generator"):
+        pipeline(num_images=2, generator=[torch.Generator(), torch.Generator()])
 
 
 def test_a_callback_hears_of_each_step_and_can_see_it(pipeline: Pipeline) -> None:

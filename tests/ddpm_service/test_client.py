@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import socket
 from collections.abc import Generator
 from contextlib import closing
@@ -98,6 +99,16 @@ def test_a_selfie_may_be_at_hand_in_any_way(client: Client, service: Any, tmp_pa
         for way in (path, str(path), path.read_bytes(), file, portrait, np.asarray(portrait)):
             client.generate(way, model="good")
     assert {request.image for request in service.requests} == {path.read_bytes()}
+
+
+def test_what_lies_on_its_side_is_sent_upright_and_a_box_as_its_numbers(client: Client, service: Any) -> None:
+    turned, file = Image.Exif(), io.BytesIO()
+    turned[0x0112] = 6
+    Image.new("RGB", (20, 30)).save(file, "PNG", exif=turned)
+    client.generate(Image.open(file), model="good", align=(1, 2, 18, 19.5))
+    (request,) = service.requests
+    assert Image.open(io.BytesIO(request.image)).size == (30, 20)
+    assert str(request.align) == "1,2,18,19.5"
 
 
 def test_a_face_is_a_picture_and_saved_as_it_came(client: Client, service: Any, tmp_path: Path) -> None:
