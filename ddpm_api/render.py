@@ -54,6 +54,11 @@ class Rendering:
         self._builder = ResultBuilder()
 
     @property
+    def done(self) -> bool:
+        """Whether `end` or `error` came."""
+        return self._builder.done
+
+    @property
     def streams(self) -> bool:
         """Whether the answer comes event by event; else it comes whole, at the end."""
         return self.kind in {Kind.NDJSON, Kind.SSE}

@@ -11,6 +11,8 @@ A selfie is decoded in a helper process, and nobody waits for it. Until it is de
 is answered, by which its status stays open: TorchServe sends nothing for an id that is taken out of its own table. A
 stream that waits for long begins all the same, for heartbeats: the front door takes a silence among others who are
 answered for a request that TorchServe has lost.
+
+On a GPU pictures are encoded by threads while the next steps are made; a request's events keep their order.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -39,6 +41,7 @@ from ddpm_core.faces import Target
 from ddpm_core.gate import Judgement
 from ddpm_core.plan import make_plan
 from handlers.answer import About, Answer, describe_target
+from handlers.cores import available_cores
 from handlers.intake import Arrival, asks_to_describe, caller, over_grpc, read, request_id
 from handlers.loading import load_engine
 from handlers.meters import Meters, device_memory, host_memory
@@ -89,6 +92,8 @@ class Handler:
         properties = context.system_properties
         bundle = Path(properties["model_dir"]) / "bundle"
         self.pipeline, self.engine = load_engine(bundle, properties.get("gpu_id"), self.settings)
+        # On a CPU they would take turns with the next step, which an answer would have to wait for.
+        self.encoders = ThreadPoolExecutor(available_cores(), "encode") if self.engine.ahead else None
         manifest = self.pipeline.bundle.manifest
         self._identity = (manifest.name, manifest.version)
         self._meters = Meters(context.metrics, *self._identity)
@@ -128,12 +133,14 @@ class Handler:
         """
         begin = time.monotonic()
         moment = self.settings.tick_seconds or (0.03 if self.engine.denoiser.device.type == "cpu" else 0.01)
-        while len(self.engine) or self._opening:
+        while len(self.engine) or self._opening or self._encoding():
             if not len(self.engine):
-                wait([each.target for each in self._opening.values()], moment, FIRST_COMPLETED)
+                coming: list[Future[Any]] = [each.target for each in self._opening.values()]
+                wait(coming + self._encoding(), moment, FIRST_COMPLETED)
             self._open()
             if len(self.engine):
                 self._tick()
+            self._write()
             seconds = time.monotonic() - begin
             whole = [key for key, answer in self._answers.items() if answer.is_whole and not answer.done]
             unopened = [key for key, each in self._opening.items() if each.answer.is_whole]
@@ -329,11 +336,7 @@ class Handler:
 
     def _take(self, key: str, event: events.Event) -> None:
         answer = self._answers[key]
-        try:
-            answer.take(event)
-        except Exception as problem:
-            self._fail([key], _explain(problem))
-            return
+        answer.take(event)
         match event:
             case events.Started():
                 self._meters.observe("ddpm_queue_wait_seconds", event.queue_seconds)
@@ -341,6 +344,17 @@ class Handler:
                 self._meters.count("ddpm_images_total", 1, answer.about.parameters["mode"])
             case events.Failed():
                 self._meters.count("ddpm_failed_total", 1, event.code)
+
+    def _write(self) -> None:
+        """Have answers written as far as they are known."""
+        for key, answer in self._answers.items():
+            try:
+                answer.write(self.encoders)
+            except Exception as problem:
+                self._fail([key], _explain(problem))
+
+    def _encoding(self) -> list[Future[Any]]:
+        return [answer.under_way for answer in self._answers.values() if answer.under_way is not None]
 
     def _fail(self, keys: Collection[str], error: Error) -> None:
         """End open requests with an error."""
