@@ -16,7 +16,7 @@ from ddpm_service.archive import read_manifest, unpacked_manifest
 from ddpm_service.cli.failure import told_in_a_line
 from ddpm_service.errors import ServiceError
 from ddpm_service.torchserve import desired
-from ddpm_service.torchserve.applied import wait_until_applied
+from ddpm_service.torchserve.applied import vouched, wait_until_applied
 from ddpm_service.torchserve.converge import Converger
 from ddpm_service.torchserve.desired import Desired
 from ddpm_service.torchserve.leave import wait_until_unused
@@ -205,7 +205,14 @@ def _change(command: str, change: Callable[[Desired], Desired], models: Path, co
             if leaving:
                 desired.save(wanted, models)
                 share()
-            converger = Converger(management, server.inference_url, server.model_store, say=say, drain=drain)
+            converger = Converger(
+                management,
+                server.inference_url,
+                server.model_store,
+                say=say,
+                drain=drain,
+                vouched=vouched(Sockets.of(config)),
+            )
             check(converger.apply(wanted).failed, written=bool(leaving))
             if not leaving:
                 desired.save(wanted, models)

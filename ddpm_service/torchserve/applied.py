@@ -26,17 +26,26 @@ class Applied(BaseModel):
         models: the file, absolute.
         text: what stood in it.
         failed: (name, version, why) of what could not be served.
+        vouched: a file of checksums: no other archive may be loaded there.
     """
 
     model_config = ConfigDict(frozen=True)
     models: Path
     text: str
     failed: list[tuple[str, str, str]] = []
+    vouched: Path | None = None
 
 
-def tell(sockets: Sockets, models: Path, text: bytes, failed: Mapping[tuple[str, str], str]) -> None:
+def tell(
+    sockets: Sockets, models: Path, text: bytes, failed: Mapping[tuple[str, str], str], vouched: Path | None = None
+) -> None:
     """Say what is applied; where that cannot be written, a command waits for it in vain, and nobody else does."""
-    said = Applied(models=models.resolve(), text=text.decode(), failed=[(*key, why) for key, why in failed.items()])
+    said = Applied(
+        models=models.resolve(),
+        text=text.decode(),
+        failed=[(*key, why) for key, why in failed.items()],
+        vouched=vouched.resolve() if vouched else None,
+    )
     file = sockets.folder / _FILE
     draft = file.with_suffix(".part")
     with suppress(OSError):
@@ -74,6 +83,12 @@ def wait_until_applied(sockets: Sockets, models: Path, say: Callable[[str], None
             )
         time.sleep(_LOOK_SECONDS)
     return None
+
+
+def vouched(sockets: Sockets) -> Path | None:
+    """Give the file of checksums that a running service wants archives to be in; None where it wants none."""
+    said = _read(sockets) if sockets.in_use else None
+    return said.vouched if said else None
 
 
 def _read(sockets: Sockets) -> Applied | None:

@@ -63,6 +63,7 @@ class Supervisor:
         vouched: Path | None = None,
     ) -> None:
         self._models = models
+        self._vouched = vouched
         # models.yaml decides what is loaded.
         self._sockets = Sockets.of(config)
         self.server = TorchServe(config, {**(settings or {}), "load_models": ""}, sockets=self._sockets)
@@ -221,7 +222,7 @@ class Supervisor:
 
     def _tell(self) -> None:
         """Tell the commands that wait for it that what was seen last is applied."""
-        applied.tell(self._sockets, self._models, self._seen, self._given_up)
+        applied.tell(self._sockets, self._models, self._seen, self._given_up, self._vouched)
 
     def _keep(self) -> None:
         """Undo what somebody did at TorchServe's own ports: models.yaml says what is served, once it is applied."""

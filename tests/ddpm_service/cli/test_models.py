@@ -95,12 +95,12 @@ def test_a_service_that_never_takes_a_version_away_is_not_waited_for_for_ever(
 
 
 @contextmanager
-def service(folder: Path, when_changed: Callable[[], None]) -> Iterator[None]:
+def service(folder: Path, when_changed: Callable[[], None], vouched: Path | None = None) -> Iterator[None]:
     """Have a `ddpm serve` run that has applied models.yaml, and does something when that changes."""
     sockets, models = Sockets.of(folder / "config.properties"), folder / "models.yaml"
     held = sockets.claim()
     before = models.read_bytes()
-    applied.tell(sockets, models, before, {})
+    applied.tell(sockets, models, before, {}, vouched)
     over = threading.Event()
 
     def look() -> None:
@@ -149,6 +149,19 @@ def test_what_the_service_fails_to_load_is_told(
     assert registered.exit_code == 1
     assert "a 1.2: broken weights" in registered.stderr
     assert "has it all the same" in registered.stderr
+
+
+def test_what_the_services_checksums_do_not_name_is_not_loaded(
+    register: Callable[[], Result], torchserve: Memory, tmp_path: Path
+) -> None:
+    listed = tmp_path / "models.sha256"
+    listed.touch()
+    with service(tmp_path, lambda: None, vouched=listed):
+        registered = register()
+
+    assert registered.exit_code == 1
+    assert "a_1.2.mar has no line in models.sha256" in registered.stderr
+    assert "1.2" not in torchserve.versions
 
 
 def test_what_else_fails_in_the_service_is_not_this_commands(
