@@ -155,6 +155,17 @@ def test_cancel_stops_the_service(page: Page) -> None:
     phase(page, "done")
 
 
+def test_a_picture_that_is_cut_off_gives_the_drop_zone_back(page: Page, photo: Path) -> None:
+    whole = photo.read_bytes()
+    photo.write_bytes(whole[: len(whole) // 2])
+    page.set_input_files("#file", photo)
+    alert = page.get_by_role("alert").filter(visible=True)
+    expect(alert).to_contain_text("The picture is damaged or cut off")
+    expect(alert).not_to_contain_text("JPEG")
+    expect(page.get_by_role("button", name="Choose a photo")).to_be_visible()
+    expect(page.locator("#generate")).to_have_text("Imagine 5 faces")
+
+
 def test_errors_are_told_and_dismissed(page: Page, tmp_path: Path) -> None:
     alert = page.get_by_role("alert").filter(visible=True)
     notes = tmp_path / "notes.png"

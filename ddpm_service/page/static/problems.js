@@ -26,6 +26,7 @@ const KEPT = "Your photo, the settings and what has arrived are kept.";
 const ADVICE = {
 	unreachable: KEPT,
 	unfinished: KEPT,
+	not_an_image: "",
 	truncated_image: "Save or send it anew, or choose another one.",
 };
 

@@ -273,9 +273,8 @@ class _Handler(BaseHTTPRequestHandler):
         seed = 4711 if request.seed == -1 else request.seed
         parameters = {**request.parameters(), "seed": seed, "num_inference_steps": STEPS}
         if request.image:
-            parameters["resemblance"] = request.resemblance or {"celebrity": 0.25, "faithful": 0.75}.get(
-                request.mode, service.chosen
-            )
+            chosen = {"celebrity": 0.25, "faithful": 0.75}.get(request.mode, service.chosen)
+            parameters["resemblance"] = chosen if request.resemblance is None else request.resemblance
         if service.warning:
             yield WarningEvent(code="note", message=service.warning)
         target = self._target(request) if request.image else None

@@ -71,16 +71,43 @@ def test_nothing_that_has_the_focus_is_covered(
 ) -> None:
     with all_settings(browser, service, photo, width, height) as page:
         page.get_by_label("Guided by").select_option(label="Pixel loss")
-        page.locator("body").evaluate("() => document.activeElement.blur()")
-        covered = []
-        for _ in range(40):
-            page.keyboard.press("Tab")
-            name, is_seen = page.evaluate(_SEEN)
-            if not is_seen:
-                covered.append(name)
-            if name == "generate":
-                break
-        assert (name, covered) == ("generate", [])
+        for key, first, last in (("Tab", ".skip", "generate"), ("Shift+Tab", "#generate", "choose-other")):
+            page.locator(first).focus()
+            covered = []
+            for _ in range(40):
+                page.keyboard.press(key)
+                name, is_seen = page.evaluate(_SEEN)
+                if not is_seen:
+                    covered.append(name)
+                if name == last:
+                    break
+            assert (name, covered) == (last, [])
+
+
+@pytest.mark.parametrize("width", [1280, 390, 320])
+def test_the_button_that_gives_the_frame_back_moves_no_other(
+    browser: Browser, service: Service, photo: Path, width: int
+) -> None:
+    with browser.new_context(viewport={"width": width, "height": 800}) as context:
+        page = context.new_page()
+        page.goto(service.url)
+        upload(page, photo)
+        expect(page.locator("#photo-note")).to_contain_text("Found the face")
+        before = page.locator("#photo-remove").bounding_box()
+        page.locator(".crop").press("ArrowRight")
+        expect(page.get_by_role("button", name="Reset the frame")).to_be_visible()
+        assert page.locator("#photo-remove").bounding_box() == before
+
+
+def test_on_a_small_screen_a_face_opens_at_its_top_with_the_focus_on_it(browser: Browser, service: Service) -> None:
+    with browser.new_context(viewport={"width": 640, "height": 450}) as context:  # 1280 × 900 at 200 %
+        page = context.new_page()
+        page.goto(service.url)
+        make(page)
+        page.get_by_role("button", name="Face 2, AI-generated").press("Enter")
+        viewer = page.get_by_role("dialog", name="One face, enlarged")
+        expect(viewer.get_by_label("Face 2, AI-generated")).to_be_focused()
+        expect(viewer).to_have_js_property("scrollTop", 0)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (320, 640)])

@@ -5,12 +5,22 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from ddpm_core.faces import FaceFinder, decode
 from tests.ddpm_service.page.hands import make, upload
 from tests.ddpm_service.page.service import Service, file_of, portrait
+
+
+def group() -> Image.Image:
+    """Three people of several sizes."""
+    face, group = portrait().crop((110, 0, 340, 230)), Image.new("RGB", (1200, 500), "slategray")
+    for left, side in ((20, 420), (480, 340), (860, 260)):
+        group.paste(face.resize((side, side)), (left, 40))
+    return group
 
 
 class TestPhoto:
@@ -99,6 +109,21 @@ class TestPhoto:
         expect(page.get_by_role("alert").filter(visible=True)).to_contain_text("not a picture")
         expect(page.get_by_role("button", name="Choose a photo")).to_be_focused()
         expect(page.get_by_role("button", name="Imagine 5 faces")).to_be_visible()
+
+    @pytest.mark.parametrize("size", [(1200, 500), (3000, 1250)])
+    def test_the_page_and_a_request_of_the_file_find_the_same_faces(
+        self, page: Page, service: Service, tmp_path: Path, size: tuple[int, int]
+    ) -> None:
+        file = tmp_path / "group.jpg"
+        file.write_bytes(file_of(group().resize(size), "JPEG", quality=90))
+        upload(page, file)
+        expect(page.locator("#photo-note")).to_contain_text("Found")
+        asked, sent = (decode(data) for data in (file.read_bytes(), service.requests[0].image or b""))
+        of_file, of_page = (
+            np.array([face.box for face in FaceFinder().find(picture)]) / picture.width for picture in (asked, sent)
+        )
+        assert of_file.shape == (3, 4)
+        assert of_page == pytest.approx(of_file, abs=0 if size == sent.pixels.size else 0.002)
 
     def test_a_small_photo_keeps_its_every_pixel(self, page: Page, service: Service, tmp_path: Path) -> None:
         file = tmp_path / "small.png"

@@ -110,6 +110,16 @@ class TestTrouble:
         assert page.locator(".tile img").nth(0).get_attribute("src") == kept
         expect(page.get_by_role("alert").filter(visible=True)).to_have_count(0)
 
+    def test_a_stopped_service_says_one_thing_once(self, page: Page, service: Service, photo: Path) -> None:
+        upload(page, photo)
+        service.stop()
+        for _ in range(2):
+            make(page, "failed")
+            expect(page.get_by_role("alert").filter(visible=True)).to_contain_text("The service cannot be reached")
+            expect(page.locator("#state")).to_have_text("Unreachable")
+        expect(page.locator("#photo-note")).to_contain_text("Found the face")
+        expect(page.locator(".notes")).to_be_empty()
+
     def test_a_token_is_asked_for_and_a_wrong_one_refused(self, page: Page, service: Service, photo: Path) -> None:
         service.token = "secret"
         page.reload()

@@ -128,8 +128,16 @@ class TestWish:
         expect(page.locator(".meta").first).to_contain_text("The photo itself · 100 %")
         assert (service.generations[0].num_images, service.generations[0].resemblance) == (1, 1.0)
 
-    def test_what_was_chosen_for_the_photo_shows_on_the_slider(self, page: Page, service: Service, photo: Path) -> None:
-        service.chosen = 0.0
+    def test_the_sliders_other_end_is_headed_by_what_it_was(self, page: Page, photo: Path) -> None:
+        upload(page, photo)
+        page.get_by_role("slider", name="Resemblance").fill("0")
+        make(page)
+        expect(page.locator(".meta").first).to_contain_text("Hardly like you · 0 %")
+
+    def test_what_was_chosen_for_a_photo_without_a_face_shows_on_the_slider(
+        self, page: Page, service: Service, photo: Path
+    ) -> None:
+        service.faces, service.chosen = 0, 0.0
         upload(page, photo)
         make(page)
         expect(page.get_by_role("slider", name="Resemblance")).to_have_value("0")
