@@ -15,6 +15,9 @@ from ddpm_core.layers import exchange
 from ddpm_core.schedule import NoiseSchedule
 from ddpm_core.timing import in_turn
 
+Call = Callable[[Tensor, Tensor], Tensor]
+"""A network's call: its input (B, C, H, W) and timestep (B,) to its output, of the input's shape."""
+
 
 class Prediction(StrEnum):
     """What the network was trained to predict, in diffusers' words."""
@@ -61,6 +64,7 @@ class Denoiser:
         self.device = torch.device(device)
         self.dtype = dtype
         self.network = network
+        self._call = called(network)
         self.guide = guide
         self.bands = bands
         self.clip = schedule.clip
@@ -105,10 +109,25 @@ class Denoiser:
         """Give the network's own output, in x's dtype: ε, v or x0 by `prediction`. Shape of x, which may be bands."""
         h = F.pixel_unshuffle(x, self.patch) if self.patch > 1 else x
         h = h.to(self.device, self.dtype, memory_format=torch.channels_last)
-        out = self.network(h, (level - 1).to(self.device))
-        out = out if isinstance(out, Tensor) else out.sample
-        out = out.to(x.device, x.dtype)
+        out = self._call(h, (level - 1).to(self.device)).to(x.device, x.dtype)
         return F.pixel_shuffle(out, self.patch) if self.patch > 1 else out
+
+    def called_by(self, call_of: Callable[[nn.Module], Call]) -> Denoiser:
+        """Give the same denoiser with other ways to call its network and its guide's, such as `ddpm_core.graphs`."""
+        other = copy.copy(self)
+        other._call = call_of(self.network)
+        other.guide = None if self.guide is None else self.guide.called_by(call_of)
+        return other
+
+
+def called(network: nn.Module) -> Call:
+    """Give a network's own call; diffusers' ones give their output inside an object."""
+
+    def call(x: Tensor, timestep: Tensor) -> Tensor:
+        out = network(x, timestep)
+        return out if isinstance(out, Tensor) else out.sample
+
+    return call
 
 
 def _without_grid(images: Tensor, patch: int) -> Tensor:

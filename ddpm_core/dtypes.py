@@ -50,11 +50,11 @@ def choose_dtype(bundle: Bundle, network: nn.Module, guide: nn.Module | None, de
 
     plain = ready(torch.float32)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # in which a GPU's float32 has 10 bits
-        expected = _pictures(bundle, plain)
+        expected = pictures(bundle, plain)
     for dtype in _short():
         try:
             short = ready(dtype)
-            if _is_faithful(_pictures(bundle, short), expected) and _is_faster(short, plain, bundle.shape):
+            if is_faithful(pictures(bundle, short), expected) and _is_faster(short, plain, bundle.shape):
                 return dtype
         except RuntimeError as error:  # brought code that works in float32 alone
             if is_lost(error):
@@ -68,15 +68,16 @@ def _short() -> list[torch.dtype]:
     return [torch.float16, *([torch.bfloat16] if native else [])]
 
 
-def _pictures(bundle: Bundle, denoiser: Denoiser) -> NDArray[np.int16] | None:
-    """Make a few pictures the usual way; None where they are not finite."""
+def pictures(bundle: Bundle, denoiser: Denoiser) -> NDArray[np.int16] | None:
+    """Make a few pictures the usual way, (B, H, W, C) in grey levels; None where they are not finite."""
     images = sample(denoiser, make_plan(bundle, num_images=_IMAGES, seed=0).start())
     if not images.isfinite().all():
         return None
     return np.stack([to_pixels(image) for image in images]).astype(np.int16)
 
 
-def _is_faithful(found: NDArray[np.int16] | None, expected: NDArray[np.int16] | None) -> bool:
+def is_faithful(found: NDArray[np.int16] | None, expected: NDArray[np.int16] | None) -> bool:
+    """Tell whether pictures differ by no more than `ALLOWED`."""
     return found is not None and expected is not None and int(np.abs(found - expected).max()) <= ALLOWED
 
 

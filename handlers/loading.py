@@ -13,6 +13,7 @@ import torch
 from ddpm_core import events, load
 from ddpm_core.engine import StepEngine
 from ddpm_core.faces import encode
+from ddpm_core.graphs import quickened
 from ddpm_core.pace import measure_guide_cost, measure_max_rows
 from ddpm_core.pipeline import Pipeline
 from ddpm_core.plan import make_plan
@@ -49,6 +50,8 @@ def load_engine(bundle: Path, gpu: int | None, settings: Settings) -> tuple[Pipe
         raise RuntimeError(" ".join(str(error).split())) from None
     denoiser = pipeline.denoiser
     max_rows, seconds_per_row = measure_max_rows(denoiser, pipeline.bundle.shape)
+    if settings.cuda_graphs and denoiser.device.type == "cuda":
+        denoiser = pipeline.denoiser = quickened(pipeline.bundle, denoiser, max_rows)
     guide_cost = measure_guide_cost(denoiser, pipeline.bundle.shape, max_rows)
     engine = StepEngine(
         denoiser,

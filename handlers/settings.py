@@ -12,6 +12,8 @@ MAX_OPEN = "DDPM_MAX_OPEN"
 """Environment variable: the engine's capacity, the front door's limit too."""
 REQUIRE_GPU = "DDPM_REQUIRE_GPU"
 """Environment variable: 1 where a worker must not serve on a CPU."""
+CUDA_GRAPHS = "DDPM_CUDA_GRAPHS"
+"""Environment variable: 1 where a GPU replays the network's calls."""
 
 
 class Settings(BaseModel):
@@ -31,10 +33,13 @@ class Settings(BaseModel):
     )
     idle_seconds: float = Field(2.0, gt=0, description="requests that no call asks for during this time are dropped")
     require_gpu: bool = Field(False, description="whether a worker without a GPU refuses to load")
+    cuda_graphs: bool = Field(
+        False, description="whether a GPU replays the network's calls where that is faster; a CPU never does"
+    )
 
 
 def read_settings(section: Mapping[str, Any] | None, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Check and take the section as it was parsed, and what the environment sets: the capacity, and `require_gpu`.
+    """Check and take the section as it was parsed, and what the environment sets: the capacity, and what a GPU does.
 
     Raises:
         ValueError: a name that is not known, or a value that is not possible, in one line.
@@ -43,9 +48,9 @@ def read_settings(section: Mapping[str, Any] | None, environment: Mapping[str, s
     if MAX_OPEN in environment:
         text = environment[MAX_OPEN]
         given["capacity"] = int(text) if text.isdecimal() else text
-    if REQUIRE_GPU in environment:
-        text = environment[REQUIRE_GPU]
-        given["require_gpu"] = {"0": False, "1": True}.get(text, text)
+    for name, field in {REQUIRE_GPU: "require_gpu", CUDA_GRAPHS: "cuda_graphs"}.items():
+        if name in environment:
+            given[field] = {"0": False, "1": True}.get(environment[name], environment[name])
     try:
         return Settings.model_validate(given)
     except ValidationError as problem:

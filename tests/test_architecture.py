@@ -56,6 +56,7 @@ CORE = {
         "runner",
     },
     "dtypes": {"bundle", "denoiser", "device", "pixels", "plan", "sampling", "timing"},
+    "graphs": {"bundle", "denoiser", "dtypes", "timing"},
     "pipeline": {"bundle", "denoiser", "dtypes", "errors", "faces", "gate", "pixels", "plan", "precision", "sampling"},
 }
 """Module of the core → what of the core it may import. Training, evaluation and data may import all of it."""

@@ -14,7 +14,9 @@ from ddpm_service.errors import ServiceError
 _PREFIX = "DDPM_"
 _FIELDS_BYTES = 64 * 2**10
 # Options of the commands and of the workers; and what a cluster sets for services whose names begin like ours.
-_OTHERS = re.compile(r"DDPM_(TOKENS?|CHECKSUMS|FACE_DETECTOR|REQUIRE_GPU)|\w+_(SERVICE_HOST|(SERVICE_)?PORT(_\w+)?)")
+_OTHERS = re.compile(
+    r"DDPM_(TOKENS?|CHECKSUMS|FACE_DETECTOR|REQUIRE_GPU|CUDA_GRAPHS)|\w+_(SERVICE_HOST|(SERVICE_)?PORT(_\w+)?)"
+)
 
 
 def _listed(value: object) -> object:

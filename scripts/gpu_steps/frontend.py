@@ -15,15 +15,15 @@ from handlers.ddpm_handler import Handler
 HEADERS = {"Host": "localhost", "Accept": "application/x-ndjson", "content-type": "multipart/form-data"}
 
 
-def start(folder: Path, setting: Setting) -> tuple[Handler, Context]:
-    """Load the embedded model as a worker would."""
+def start(folder: Path, setting: Setting, **settings: bool) -> tuple[Handler, Context]:
+    """Load the embedded model as a worker would, with settings of the handler's."""
     folder.mkdir(exist_ok=True)
     if not (folder / "bundle").exists():
         (folder / "bundle").symlink_to(BUNDLE)
     metrics = MetricsCacheYamlImpl(str(ROOT / "handlers" / "metrics.yaml"))
     metrics.initialize_cache()
     gpu = 0 if setting.is_gpu else None
-    context = Context("faces-64", str(folder), {}, 1001, gpu, "0.12.0", True, metrics, {"handler": {}})
+    context = Context("faces-64", str(folder), {}, 1001, gpu, "0.12.0", True, metrics, {"handler": settings})
     return Handler(context), context
 
 

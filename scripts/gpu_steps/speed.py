@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from collections import Counter
 from functools import partial
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm_core.denoiser import make_ready
+from ddpm_core.denoiser import Call, called, make_ready
 from ddpm_core.device import out_of_memory
 from ddpm_core.engine import StepEngine
+from ddpm_core.graphs import Record, Recording, Replayed, compiled, cuda_graph, quickened
 from ddpm_core.plan import make_plan
 from ddpm_core.training import recipe as recipes
 from ddpm_core.training.networks import build
@@ -85,31 +87,28 @@ def tick(setting: Setting) -> dict[str, Any]:
 
 
 def graphs(setting: Setting) -> dict[str, Any]:
-    """Compare eager calls of the embedded network, or of a small one, with a CUDA graph and with Inductor."""
+    """Compare calls of the embedded network, or of a small one, with replayed ones; then choose as the service does."""
     pipeline = setting.pipeline()
     dtype, shape = pipeline.denoiser.dtype, pipeline.bundle.network_shape
-    network = pipeline.denoiser.network
-    if setting.tiny:
-        network, shape = make_ready(_Small(), setting.device, dtype), (3, 16, 16)
+    network = pipeline.denoiser.network if setting.is_gpu else make_ready(_Small(shape[0]), setting.device, dtype)
     found: dict[str, Any] = {}
     with torch.inference_mode():
         for rows in setting.sized([8, 64, 128], [1]):
             x, t = _input(setting, rows, shape, dtype)
-            row: dict[str, Any] = {"eager_ms": _ms(setting, partial(network, x, t))}
-            expected = _out(network(x, t))
-            if setting.is_gpu:
-                row |= _graphed(setting, network, x, t, expected)
-            row |= _compiled(setting, network, x, t, expected)
+            expected = called(network)(x, t)
+            row: dict[str, Any] = {"eager_ms": _ms(setting, partial(called(network), x, t))}
+            for name, kernels in {"graph": network, "inductor": compiled(network)}.items():
+                row |= _replayed(setting, name, Replayed(kernels, _record(setting)), x, t, expected)
             found[f"{rows} rows"] = row
-    return found
+    return found | {"service": _chosen(setting, network)}
 
 
 class _Small(nn.Module):
     """What is compiled in a moment."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
         return torch.tanh(self.conv(x)) + timestep.to(x.dtype).view(-1, 1, 1, 1)
@@ -185,31 +184,47 @@ def _of_profile(watched: profile, ticks: int) -> dict[str, Any]:
     }
 
 
-def _graphed(setting: Setting, network: nn.Module, x: Tensor, t: Tensor, expected: Tensor) -> dict[str, Any]:
-    graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            network(x, t)
-    torch.cuda.current_stream().wait_stream(side)
-    with torch.cuda.graph(graph):
-        out = _out(network(x, t))
-    graph.replay()
-    return {"graph_ms": _ms(setting, graph.replay), "graph_moved_by": _apart(out, expected)}
-
-
-def _compiled(setting: Setting, network: nn.Module, x: Tensor, t: Tensor, expected: Tensor) -> dict[str, Any]:
+def _replayed(
+    setting: Setting, name: str, replayed: Replayed, x: Tensor, t: Tensor, expected: Tensor
+) -> dict[str, Any]:
     begin = time.monotonic()
     try:
-        compiled = torch.compile(network)
-        moved = _apart(_out(compiled(x, t)), expected)
+        moved = _apart(replayed(x, t), expected)
     except Exception as error:  # no compiler, or a network that it does not take
-        return {"inductor": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+        return {name: f"{type(error).__name__}: {str(error).splitlines()[0]}"}
     return {
-        "inductor_first_seconds": round(time.monotonic() - begin, 1),
-        "inductor_ms": _ms(setting, partial(compiled, x, t)),
-        "inductor_moved_by": moved,
+        f"{name}_first_seconds": round(time.monotonic() - begin, 1),
+        f"{name}_ms": _ms(setting, partial(replayed, x, t)),
+        f"{name}_moved_by": moved,
     }
+
+
+def _chosen(setting: Setting, network: nn.Module) -> dict[str, Any]:
+    """Have the denoiser made as with DDPM_CUDA_GRAPHS=1: what the log says of it, and how long it takes."""
+    pipeline = setting.pipeline()
+    denoiser = pipeline.denoiser
+    if not setting.is_gpu:
+        denoiser = pipeline.bundle.denoiser(network, setting.device, denoiser.dtype, network)
+    said: list[str] = []
+    listener = logging.Handler()
+    listener.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    log = logging.getLogger(quickened.__module__)
+    log.addHandler(listener)
+    log.setLevel(logging.INFO)
+    begin = time.monotonic()
+    quickened(pipeline.bundle, denoiser, setting.sized(64, 1), _record(setting))
+    log.removeHandler(listener)
+    return {"seconds": round(time.monotonic() - begin, 1), "said": said}
+
+
+def _record(setting: Setting) -> Record:
+    return cuda_graph if setting.is_gpu else _computed_again
+
+
+def _computed_again(call: Call, x: Tensor, timestep: Tensor) -> Recording:
+    """Stand in for a graph where there is no GPU."""
+    out = call(x, timestep)
+    return Recording(x, timestep, out, lambda: out.copy_(call(x, timestep)))
 
 
 def _input(setting: Setting, rows: int, shape: tuple[int, int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -223,10 +238,6 @@ def _target(setting: Setting) -> Any:
 
 def _ms(setting: Setting, call: Any) -> float:
     return round(1000 * setting.seconds(call, 30), 3)
-
-
-def _out(result: Any) -> Tensor:
-    return result if isinstance(result, Tensor) else result.sample
 
 
 def _apart(a: Tensor, b: Tensor) -> float:

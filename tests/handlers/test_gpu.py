@@ -71,11 +71,19 @@ def test_a_model_on_a_gpu_node_without_its_gpu_does_not_load(
         Handler(make_context(toy_folder))
 
 
-def test_whether_a_gpu_is_required_is_1_or_0() -> None:
-    assert read_settings(None, {"DDPM_REQUIRE_GPU": "1"}) == Settings(require_gpu=True)
-    assert read_settings(None, {"DDPM_REQUIRE_GPU": "0"}) == Settings()
-    with pytest.raises(ValueError, match=r"handler\.require_gpu: "):
-        read_settings(None, {"DDPM_REQUIRE_GPU": "maybe"})
+@pytest.mark.parametrize("field", ["require_gpu", "cuda_graphs"])
+def test_what_a_gpu_is_to_do_is_1_or_0(field: str) -> None:
+    name = f"DDPM_{field.upper()}"
+    assert read_settings(None, {name: "1"}) == Settings(**{field: True})
+    assert read_settings(None, {name: "0"}) == Settings()
+    with pytest.raises(ValueError, match=rf"handler\.{field}: "):
+        read_settings(None, {name: "maybe"})
+
+
+def test_a_cpu_replays_no_calls(bare, make_context, toy_folder, monkeypatch: Patch) -> None:
+    monkeypatch.setenv("DDPM_CUDA_GRAPHS", "1")
+    monkeypatch.setattr("handlers.loading.quickened", lambda *_: pytest.fail("there is no GPU"))
+    assert Handler(make_context(toy_folder)).settings.cuda_graphs
 
 
 def test_cuda_sees_the_gpus_by_the_names_that_the_service_was_given() -> None:

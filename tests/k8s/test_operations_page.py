@@ -9,7 +9,7 @@ import subprocess
 import yaml
 
 from ddpm_service.gateway.settings import Settings
-from handlers.settings import REQUIRE_GPU
+from handlers.settings import CUDA_GRAPHS, REQUIRE_GPU
 from tests.k8s.pod import ROOT, one, render
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -33,7 +33,7 @@ def test_the_settings_and_metrics_it_names_are_there():
     settings = {f"DDPM_{name.upper()}" for name in Settings.model_fields}
     named = set(re.findall(r"\bDDPM_\w+", PAGE)) - {"DDPM_MAX_BYTE"}  # an example of one that is not
     assert named
-    assert named <= settings | {"DDPM_TOKENS", REQUIRE_GPU}  # of the command and of the workers
+    assert named <= settings | {"DDPM_TOKENS", REQUIRE_GPU, CUDA_GRAPHS}  # of the command and of the workers
     shown = re.findall(
         r"\bddpm_\w+", one(render("overlays/monitoring"), "ConfigMap", "ddpm-dashboard")["data"]["dashboard.json"]
     )

@@ -13,7 +13,8 @@ from ddpm_service.gateway.settings import Settings
 def test_what_is_not_set_has_its_default():
     assert Settings.read({}) == Settings()
     assert Settings.read({"DDPM_SERVICE_HOST": "10.0.0.1", "PATH": "/bin"}) == Settings()  # the cluster's own
-    assert Settings.read({"DDPM_REQUIRE_GPU": "1", "DDPM_FACE_DETECTOR": "yunet.onnx"}) == Settings()  # the workers'
+    workers = {"DDPM_REQUIRE_GPU": "1", "DDPM_CUDA_GRAPHS": "1", "DDPM_FACE_DETECTOR": "yunet.onnx"}
+    assert Settings.read(workers) == Settings()
 
 
 def test_numbers_and_lists_are_read():
