@@ -81,9 +81,11 @@ def load_engine(bundle: Path, gpu: int | None, settings: Settings) -> tuple[Pipe
 
 
 def _make_an_image(pipeline: Pipeline, engine: StepEngine) -> None:
-    """Go the served way once: a model that cannot is not ready. The helpers that decode selfies start on the way."""
-    pipeline.aim(encode(np.zeros((64, 64, 3), np.uint8), "png"), align="center")
-    engine.admit("load", make_plan(pipeline.bundle, num_inference_steps=2, seed=0))
+    """Go the served way once, guided, best of two: a model that cannot is not ready. The helpers start on the way."""
+    selfie = encode(np.zeros((64, 64, 3), np.uint8), "png")
+    target = pipeline.aim(selfie, align="center").pixels
+    plan = make_plan(pipeline.bundle, target, num_images=2, mode="likeness", num_inference_steps=2, seed=0)
+    engine.admit("load", plan, num_images=1)
     while len(engine):
         for _, event in engine.tick():
             if isinstance(event, events.Failed):

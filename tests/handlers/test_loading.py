@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 
 from handlers.ddpm_handler import Handler
+
+from .conftest import ROOT
 
 
 def test_a_model_that_cannot_be_served_says_why_in_a_line(make_context, tmp_path, write_toy_bundle):
@@ -22,4 +27,16 @@ def test_a_face_detector_that_is_none_is_an_error_at_the_start(make_context, tmp
         Handler(make_context(tmp_path))
     (tmp_path / "yunet.onnx").write_bytes(b"nothing of the kind")
     with pytest.raises(RuntimeError, match=r"The face detector's file is not a YuNet ONNX model\.$"):
+        Handler(make_context(tmp_path))
+
+
+def test_statistics_of_another_network_are_found_at_the_start(make_context, tmp_path, monkeypatch):
+    monkeypatch.setattr("handlers.loading.measure_max_rows", lambda *_: (1, 0.1))
+    monkeypatch.setattr("handlers.loading.measure_guide_cost", lambda *_: 0.5)
+    bundle = shutil.copytree(max((ROOT / "models" / "faces-64").iterdir()), tmp_path / "bundle")
+    document = json.loads((bundle / "bundle.json").read_text())
+    document["statistics"]["familiar"]["weights"].pop()
+    (bundle / "bundle.json").write_text(json.dumps(document))
+
+    with pytest.raises(RuntimeError, match="makes no image"):
         Handler(make_context(tmp_path))
