@@ -28,7 +28,8 @@ def sha256(path: Path) -> str:
 def existing(path: Path) -> Path:
     """Give the path of a file that is there; refuse the bundle where it is missing."""
     if not path.is_file():
-        raise broken(path.parent, f"{path.name} is missing")
+        is_here = path.parent.is_dir()
+        raise broken(path.parent, f"{path.name} is missing" if is_here else "there is no such folder")
     return path
 
 

@@ -108,7 +108,7 @@ def generate(
                 ) as events,
             ):
                 result = _follow(events)
-                for path in _write(result, out, size):
+                for path in [*_write(result, out, size)]:  # all are there, also where the reader leaves at the first
                     typer.echo(path)
         except KeyboardInterrupt:
             raise typer.Exit(_INTERRUPTED) from None

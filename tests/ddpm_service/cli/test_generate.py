@@ -45,6 +45,16 @@ def test_the_faces_and_a_sheet_are_written_and_their_paths_printed(service: Any,
     assert [Image.open(path).getpixel((0, 0)) for path in paths[:2]] == [(255, 0, 0), (0, 0, 255)]
 
 
+def test_all_is_written_also_where_the_reader_has_read_enough(service: Any, photo: Path, tmp_path: Path) -> None:
+    words = ["--image", photo, "--model", "good", "--url", service.url, "--out", tmp_path / "out"]
+    process = subprocess.Popen([sys.executable, "-c", MAIN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, said = process.communicate()
+    assert said == b"warning: The light is poor.\n"
+    assert len([*(tmp_path / "out").iterdir()]) == 4
+
+
 def test_the_sheet_shows_the_aligned_target_beside_the_faces(service: Any, photo: Path, tmp_path: Path) -> None:
     run("--image", photo, "--model", "good", "--url", service.url, "--out", tmp_path / "out")
     sheet = Image.open(tmp_path / "out" / "sheet.png")
