@@ -20,7 +20,7 @@ from ddpm_api.events import (
     to_sse,
 )
 from ddpm_api.fields import Align, Box, Mode, OutputFormat, Sampler
-from ddpm_api.picture import ImageLike, contact_sheet, file_of, save_marked
+from ddpm_api.picture import ImageLike, MarkedImage, contact_sheet, file_of, parameters_in, save_marked
 from ddpm_api.render import Kind, Rendering, choose
 from ddpm_api.request import PICTURE_NAMES, GenerateRequest, parse_form, parse_json, parse_raw, unknown_field
 from ddpm_api.result import Result, ResultBuilder
@@ -44,6 +44,7 @@ __all__ = [
     "ImageLike",
     "InvalidRequest",
     "Kind",
+    "MarkedImage",
     "Mode",
     "Notice",
     "OutputFormat",
@@ -61,6 +62,7 @@ __all__ = [
     "choose",
     "contact_sheet",
     "file_of",
+    "parameters_in",
     "parse_event",
     "parse_form",
     "parse_json",

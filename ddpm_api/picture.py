@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from PIL import Image, ImageOps
 from PIL.Image import SupportsArrayInterface
@@ -16,6 +16,49 @@ from ddpm_api.fields import OutputFormat
 
 ImageLike = bytes | bytearray | memoryview | str | Path | BinaryIO | Image.Image | SupportsArrayInterface
 """A picture as it may be at hand: its bytes, its path, an open file, or pixels (PIL, or an (H, W, 3) uint8 array)."""
+
+
+_EXIF, _USER_COMMENT = 0x8769, 0x9286
+_CHARSET = b"ASCII\0\0\0"
+
+
+class MarkedImage(Image.Image):
+    """A made picture, opened: its files carry its mark and parameters, and so do those of resized or cropped copies."""
+
+    @classmethod
+    def of(cls, file: bytes) -> MarkedImage:
+        """Open a file that an answer brought."""
+        with Image.open(io.BytesIO(file)) as opened:
+            picture = opened.copy()
+            picture.info["parameters"] = parameters_in(opened)
+        return cls._marked(picture)
+
+    @classmethod
+    def _marked(cls, picture: Image.Image) -> MarkedImage:
+        picture.__class__ = cls
+        assert isinstance(picture, cls)
+        return picture
+
+    def _new(self, im: Any) -> MarkedImage:  # Pillow makes its copies by this
+        return self._marked(super()._new(im))
+
+    def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
+        """Save as Pillow does, with the mark and the parameters: each file format takes what it knows."""
+        xmp, text = self.info.get("xmp", b""), self.info["parameters"]
+        texts, exif = PngInfo(), Image.Exif()
+        if xmp:
+            texts.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        if text:
+            texts.add_text("parameters", text)
+            exif.get_ifd(_EXIF)[_USER_COMMENT] = _CHARSET + text.encode()
+        super().save(fp, format, **{"pnginfo": texts, "exif": exif, "xmp": xmp} | params)
+
+
+def parameters_in(picture: Image.Image) -> str:
+    """Give the parameters inside an opened picture that was made here, as JSON; nothing where there are none."""
+    comment = picture.getexif().get_ifd(_EXIF).get(_USER_COMMENT)
+    said = comment[len(_CHARSET) :].decode(errors="replace") if isinstance(comment, bytes) else ""
+    return str(picture.info.get("parameters") or said)
 
 
 def file_of(image: ImageLike) -> bytes:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+
+from ddpm_api.picture import MarkedImage
 
 
 class Shape(BaseModel):
@@ -78,11 +78,9 @@ class GeneratedImage(Shape):
         return base64.b64decode(self.b64_json)
 
     @property
-    def image(self) -> Image.Image:
-        """The picture, its mark and settings in `info`."""
-        picture = Image.open(io.BytesIO(self.data))
-        picture.load()
-        return picture
+    def image(self) -> MarkedImage:
+        """The picture; whatever is saved of it keeps its mark and settings."""
+        return MarkedImage.of(self.data)
 
     def save(self, path: str | Path) -> None:
         """Write the file as it came: with its mark and settings, in its own format whatever the path's ending."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ddpm_api import GeneratedImage, InvalidRequest, OutputFormat, save_marked
+from ddpm_api import GeneratedImage, InvalidRequest, OutputFormat, parameters_in, save_marked
 
 _SIDE = 512  # px of a face on a card
 _CELL = 256  # px of a face on a sheet, at least
@@ -21,7 +21,6 @@ _GAP = 24
 _PAPER, _INK, _SOFT = "#f6f3ee", "#27211b", "#665c51"
 _TITLE = "Lookalike"
 _MARK = "AI-generated"
-_EXIF, _USER_COMMENT = 0x8769, 0x9286
 _FORGOTTEN = {"num_images", "best_of", "preview_every", "return_target", "detect_only", "output_format"}
 _NAMED = {"celebrity": (0.25, 0.0), "likeness": (0.5,), "faithful": (0.75,)}
 """What each mode comes to by itself; `celebrity` also takes 0 where there is no face."""
@@ -75,8 +74,7 @@ def settings_in(file: bytes) -> dict[str, Any]:
     """
     try:
         with Image.open(io.BytesIO(file)) as picture:
-            comment = picture.getexif().get_ifd(_EXIF).get(_USER_COMMENT, b"")
-            said = json.loads(picture.info.get("parameters") or bytes(comment)[8:])
+            said = json.loads(parameters_in(picture))
     except (OSError, ValueError):
         said = None
     if not isinstance(said, dict):

@@ -36,7 +36,9 @@ def marked_picture(colour: str, output_format: str = "png", size: tuple[int, int
         texts.add_text("parameters", f'{{"colour": "{colour}"}}')
         picture.save(file, "PNG", pnginfo=texts)
     else:
-        picture.save(file, output_format, quality=95, xmp=MARK.encode())
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0x9286] = f'ASCII\0\0\0{{"colour": "{colour}"}}'.encode()
+        picture.save(file, output_format, quality=95, xmp=MARK.encode(), exif=exif)
     return file.getvalue()
 
 

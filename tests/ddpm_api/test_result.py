@@ -5,10 +5,23 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from ddpm_api import ApiError, EndEvent, Error, ErrorEvent, Event, FacesEvent, ResultBuilder, Target, Timing
+from ddpm_api import (
+    ApiError,
+    EndEvent,
+    Error,
+    ErrorEvent,
+    Event,
+    FacesEvent,
+    ResultBuilder,
+    Target,
+    Timing,
+    parameters_in,
+)
 
 Story = Callable[..., list[Event]]
 
@@ -42,6 +55,19 @@ def test_a_complete_stream_is_a_result_in_the_shape_of_the_contract(story: Story
 def test_the_bytes_of_a_picture_are_at_hand(story: Story, picture_file: Callable[..., bytes]) -> None:
     result = built(story("red", "blue")).result()
     assert [image.data for image in result.images] == [picture_file("red"), picture_file("blue")]
+
+
+@pytest.mark.parametrize("came", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("saved", ["png", "jpeg", "webp"])
+def test_what_is_saved_of_a_picture_keeps_its_mark_and_parameters(
+    story: Story, tmp_path: Path, came: str, saved: str
+) -> None:
+    picture = built(story("red", output_format=came)).result().images[0].image
+    picture.resize((16, 16)).save(tmp_path / f"large.{saved}")
+    with Image.open(tmp_path / f"large.{saved}") as large:
+        assert (large.format, large.size) == (saved.upper(), (16, 16))
+        assert b"trainedAlgorithmicMedia" in large.info["xmp"]
+        assert json.loads(parameters_in(large)) == {"colour": "red"}
 
 
 def test_the_faces_found_are_a_result_without_pictures(target: Target) -> None:
