@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -79,8 +79,8 @@ class Pipeline:
         Raises:
             InvalidInput: not an image, one that costs too much, or a box or face that does not exist.
         """
-        how = align if isinstance(align, str) else ",".join(map(str, align))
-        return self.pool.aim(_file_of(image), self.bundle.manifest.image_size, align=how, face=face).result()
+        size = self.bundle.manifest.image_size
+        return self.pool.aim(_file_of(image), size, align=_align_of(align), face=face).result()
 
     def judge(self, target: Target) -> Judgement:
         """Say how strange a target is to the model, in one network call; only a bundle with statistics can score."""
@@ -141,7 +141,8 @@ class Pipeline:
         plan = make_plan(self.bundle, target.pixels, judgement=self.judge(target), **how)
         for _, message in (*target.warnings, *plan.warnings):
             warnings.warn(message, stacklevel=2)
-        return self.run(plan, on_step)
+        used = {"align": _align_of(align)} | ({} if target.face is None else {"face": target.face})
+        return self.run(replace(plan, parameters=plan.parameters | used), on_step)
 
     sample = __call__
     """The name that it had first."""
@@ -172,6 +173,11 @@ def _one_of(field: str, value: int | None, alias: int | None) -> int | None:
     if value is not None and alias is not None:
         raise InvalidInput("conflict", f"{field} is given twice.", field=field, given=value, allowed="one of the two")
     return alias if value is None else value
+
+
+def _align_of(align: str | Sequence[float]) -> str:
+    """Give the request's word for it."""
+    return align if isinstance(align, str) else ",".join(map(str, align))
 
 
 def _file_of(image: ImageLike) -> bytes:

@@ -55,6 +55,8 @@ def test_align_is_passed_on(pipeline: Pipeline) -> None:
     framed, middle, box, numbers = (pipeline(image=PORTRAIT, align=align, **FEW)[0] for align in ways)
     assert framed.tobytes() != middle.tobytes()
     assert box.tobytes() == numbers.tobytes()
+    assert numbers.settings["align"] == "100,0,300,200"
+    assert (framed.settings["align"], framed.settings["face"]) == ("auto", 0)
     with pytest.raises(InvalidInput, match="face"):
         pipeline(image=PORTRAIT, face=7, **FEW)
 

@@ -16,7 +16,6 @@ import { Viewer } from "./viewer.js";
 const STATES = { unknown: "Connecting", ready: "Ready", waiting: "Starting", refused: "Not usable", unreachable: "Unreachable" };
 const TITLE = document.title;
 const MENDS = 5;
-const ALIKE = 5; // faces like one that was made
 
 const ONE_AT_A_TIME = "One run at a time: wait for this one, or cancel it.";
 
@@ -96,7 +95,7 @@ function again(run, slot, by) {
 function alike({ wish }, { seed, file }) {
 	if (current?.active) return toast(ONE_AT_A_TIME);
 	const { preview_every } = wish.fields;
-	const fields = { num_images: ALIKE, mode: "faithful", align: "none", return_target: true, preview_every };
+	const fields = { num_images: Number(byId("count").defaultValue), mode: "faithful", align: "none", return_target: true, preview_every };
 	start({ ...wish, image: file, fields, who: `Seed ${seed}` });
 }
 
