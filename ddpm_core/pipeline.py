@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import torch
@@ -50,6 +50,15 @@ class Step:
     def previews(self) -> list[Image.Image]:
         """The clean images that the network foresees now; drawn when asked for."""
         return [MadeImage.of(to_pixels(s.x if s.x0_prev is None else s.x0_prev)) for s in self.states]
+
+
+class Images(list[MadeImage]):
+    """Made images in their order. `images` is the same list: so it is called in what a pipeline of diffusers gives."""
+
+    @property
+    def images(self) -> Self:
+        """The images."""
+        return self
 
 
 class Pipeline:
@@ -107,7 +116,7 @@ class Pipeline:
         num_images_per_prompt: int | None = None,
         on_step: Callable[[Step], object] | None = None,
         **how: Any,
-    ) -> list[MadeImage]:
+    ) -> Images:
         """Make images; with a selfie, faces that resemble it. What was decided for the user is a warning.
 
         Args:
@@ -149,7 +158,7 @@ class Pipeline:
 
     def run(
         self, plan: Plan, on_step: Callable[[Step], object] | None = None, *, through_network: bool = False
-    ) -> list[MadeImage]:
+    ) -> Images:
         """Carry a plan out: the served step, repeated.
 
         Args:
@@ -162,10 +171,10 @@ class Pipeline:
         images = sample(self.denoiser, plan.start(), on_step=told, tick=tick)
         manifest = self.bundle.manifest
         about = plan.parameters | {"num_images": 1, "model": manifest.name, "version": manifest.version}
-        return [
+        return Images(
             MadeImage.of(to_pixels(image), about | {"seed": seed})
             for image, seed in zip(images, plan.seeds, strict=True)
-        ]
+        )
 
 
 def _one_of(field: str, value: int | None, alias: int | None) -> int | None:

@@ -69,7 +69,7 @@ def test_what_was_decided_is_a_warning_in_words(pipeline: Pipeline) -> None:
 def test_diffusers_names_are_understood(pipeline: Pipeline) -> None:
     ours = pipeline(num_images=2, num_inference_steps=2, seed=9)
     theirs = pipeline(num_images_per_prompt=2, num_inference_steps=2, generator=torch.Generator().manual_seed(9))
-    assert [image.tobytes() for image in ours] == [image.tobytes() for image in theirs]
+    assert [image.tobytes() for image in ours] == [image.tobytes() for image in theirs.images]
     with pytest.raises(InvalidInput, match="twice"):
         pipeline(num_images=1, num_images_per_prompt=2)
     with pytest.raises(InvalidInput, match="One generator"):
