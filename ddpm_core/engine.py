@@ -2,7 +2,8 @@
 
 An image's remaining work is known exactly, so the engine runs shortest-remaining-first with ageing: requests are
 ordered by their arrival plus the seconds of work they have left. A short request overtakes a long one that came just
-before it, and nobody is overtaken by those who come later than its own work would have taken.
+before it, and nobody is overtaken by those who come later than its own work would have taken. Whoever has requests open
+queues behind them, not before other people.
 """
 
 from __future__ import annotations
@@ -111,6 +112,7 @@ class StepEngine:
         num_images: int | None = None,
         preview_every: int = 0,
         max_work: int | None = None,
+        caller: str | None = None,
     ) -> None:
         """Take a request in.
 
@@ -120,6 +122,7 @@ class StepEngine:
             num_images: keep the best so many of the plan's images; all unless said.
             preview_every: calls between previews; 0 for none.
             max_work: a limit of this request's own below the engine's.
+            caller: who asks; None where nobody is known.
 
         Raises:
             InvalidInput: more work than allowed.
@@ -143,7 +146,9 @@ class StepEngine:
             )
         self.check_room()
         left = np.concatenate([cost[::-1].cumsum()[::-1], [0.0]])
-        self._jobs[request_id] = Job(plan, num_images or len(plan.seeds), preview_every, self._clock(), left)
+        behind = 0.0 if caller is None else sum(job.work_left for job in self._jobs.values() if job.caller == caller)
+        kept = num_images or len(plan.seeds)
+        self._jobs[request_id] = Job(plan, kept, preview_every, self._clock(), left, caller, behind)
 
     def check_room(self, coming: int = 0) -> None:
         """Raise `Busy` if the engine is full, or will be with so many who are on their way to it."""
@@ -224,7 +229,7 @@ class StepEngine:
 
     def _due(self, request_id: str) -> float:
         job = self._jobs[request_id]
-        return job.admitted + job.work_left * self.seconds_per_row
+        return job.admitted + (job.behind + job.work_left) * self.seconds_per_row
 
     def _choose(self, order: Sequence[str]) -> list[str]:
         """Take requests in order while they fit; the first always, in as many network calls as it needs."""

@@ -42,7 +42,7 @@ from ddpm_core.gate import Judgement
 from ddpm_core.plan import make_plan
 from handlers.answer import About, Answer, describe_target
 from handlers.cores import available_cores
-from handlers.intake import Arrival, asks_to_describe, caller, over_grpc, read, request_id
+from handlers.intake import Arrival, asks_to_describe, over_grpc, read, request_id
 from handlers.loading import load_engine
 from handlers.meters import Meters, device_memory, host_memory
 from handlers.settings import read_settings
@@ -204,7 +204,7 @@ class Handler:
                 self.pipeline.bundle.manifest.image_size,
                 align=str(request.align),
                 face=request.face,
-                caller=caller(headers),
+                caller=arrival.caller,
             )
             arrival = replace(arrival, request=request.model_copy(update={"image": b""}))  # the pool has it
             self._opening[key] = _Opening(arrival, answer, target, time.monotonic())
@@ -303,6 +303,7 @@ class Handler:
             num_images=request.num_images,
             preview_every=request.preview_every if rendering.streams else 0,
             max_work=self.settings.max_work_grpc if answer.is_whole else None,
+            caller=arrival.caller,
         )
         used = request.parameters() | plan.parameters | {"num_images": request.num_images}
         if aim is not None:

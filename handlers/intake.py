@@ -21,11 +21,13 @@ class Arrival:
         request: what is asked for.
         rendering: how it is answered.
         progress: whether a stream tells of each step (`Prefer: return=minimal`, RFC 7240, says no).
+        caller: who is charged; None for those who ask here.
     """
 
     request: GenerateRequest
     rendering: Rendering
     progress: bool = True
+    caller: str | None = None
 
 
 def over_grpc(headers: Mapping[str, Any]) -> bool:
@@ -57,18 +59,14 @@ def read(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> Arrival:
     content_type = header(headers, "content-type")
     request = _parse(fields, (content_type or "").split(";")[0].strip().lower())
     progress = header(headers, "prefer") != "return=minimal"
-    return Arrival(request, choose(header(headers, "accept"), content_type, request=request), progress)
+    rendering = choose(header(headers, "accept"), content_type, request=request)
+    return Arrival(request, rendering, progress, header(headers, "x-ddpm-caller"))
 
 
 def request_id(headers: Mapping[str, Any], default: str) -> str:
     """Give the client's own `X-Request-Id` where it is harmless, else `default`."""
     given = header(headers, "x-request-id")
     return given if given and _REQUEST_ID.fullmatch(given) else default
-
-
-def caller(headers: Mapping[str, Any]) -> str | None:
-    """Give who is charged for a picture, as the front door names him; None for those who ask here."""
-    return header(headers, "x-ddpm-caller")
 
 
 def header(headers: Mapping[str, Any], name: str) -> str | None:

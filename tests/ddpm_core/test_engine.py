@@ -243,6 +243,16 @@ def test_nobody_waits_for_ever_behind_shorter_requests(make: MakeEngine, plan: M
         raise AssertionError("the long request never ended")
 
 
+def test_who_has_many_requests_open_queues_behind_them_and_not_before_others(make: MakeEngine, plan: MakePlan) -> None:
+    engine = make(max_rows=1, seconds_per_row=1.0)
+    for i in range(10):
+        engine.admit(f"many{i}", plan(steps=5), caller="alice")
+    engine.admit("one", plan(steps=5), caller="bob")
+    ended = [who for who, event in run(engine) if isinstance(event, events.End)]
+    assert ended.index("one") <= 1
+    assert [who for who in ended if who != "one"] == [f"many{i}" for i in range(10)]
+
+
 def test_who_leaves_is_dropped_and_the_others_go_on(make: MakeEngine, plan: MakePlan, network: FakeNetwork) -> None:
     engine = make()
     for request_id in "abc":
