@@ -81,6 +81,7 @@ class StepEngine:
         self._runner = Runner(denoiser, Room(max_rows, clock))
         self._flights: deque[Flight] = deque()
         self._landed = -math.inf
+        self._ended: dict[str | None, float] = {}  # when the last request of a caller ended who has others open
 
     def __len__(self) -> int:
         """Give the number of open requests."""
@@ -146,9 +147,7 @@ class StepEngine:
             )
         self.check_room()
         left = np.concatenate([cost[::-1].cumsum()[::-1], [0.0]])
-        behind = 0.0 if caller is None else sum(job.work_left for job in self._jobs.values() if job.caller == caller)
-        kept = num_images or len(plan.seeds)
-        self._jobs[request_id] = Job(plan, kept, preview_every, self._clock(), left, caller, behind)
+        self._jobs[request_id] = Job(plan, num_images or len(plan.seeds), preview_every, self._clock(), left, caller)
 
     def check_room(self, coming: int = 0) -> None:
         """Raise `Busy` if the engine is full, or will be with so many who are on their way to it."""
@@ -170,7 +169,8 @@ class StepEngine:
             Exception: the device is lost (`ddpm_core.device.is_lost`); so is all that is under way.
         """
         self._runner.room.widen()
-        order = sorted((key for key, job in self._jobs.items() if not job.is_over), key=self._due)
+        due = self._due()
+        order = sorted(due, key=due.__getitem__)
         chosen = self._choose(order)
         happened = self._start(chosen)
         happened += self._report_queue([request_id for request_id in order if request_id not in chosen])
@@ -227,9 +227,19 @@ class StepEngine:
             for event in self._report(part, seen, now)
         ]
 
-    def _due(self, request_id: str) -> float:
-        job = self._jobs[request_id]
-        return job.admitted + (job.behind + job.work_left) * self.seconds_per_row
+    def _due(self) -> dict[str, float]:
+        """When each request's turn is. Those of one caller come one after the other, each since the last one ended."""
+        due: dict[str, float] = {}
+        behind: dict[str, float] = {}
+        for request_id, job in self._jobs.items():
+            if job.is_over:
+                continue
+            work, since = job.work_left, job.admitted
+            if job.caller is not None:
+                work = behind[job.caller] = behind.get(job.caller, 0.0) + work
+                since = max(since, self._ended.get(job.caller, since))
+            due[request_id] = since + work * self.seconds_per_row
+        return due
 
     def _choose(self, order: Sequence[str]) -> list[str]:
         """Take requests in order while they fit; the first always, in as many network calls as it needs."""
@@ -273,6 +283,9 @@ class StepEngine:
         if error is not None or is_last:
             del self._jobs[part.request_id]
             self._runner.forget([part.request_id])
+            self._ended = {each.caller: self._ended.get(each.caller, -math.inf) for each in self._jobs.values()}
+            if job.caller in self._ended:
+                self._ended[job.caller] = now
         if error is not None:
             return [_failed(error)]
         happened: list[Event] = [events.Progress(step, plan.calls, job.eta(step, now))]

@@ -19,7 +19,6 @@ class Job:
     Attributes:
         left: (calls + 1,) work that one image has left after each call, in calls of the network alone.
         caller: who asks; None where nobody is known.
-        behind: work that its caller's other requests had left when it came.
         position: last reported place in the queue.
         step: calls launched.
         is_over: no call will be launched any more.
@@ -31,7 +30,6 @@ class Job:
     admitted: float
     left: NDArray[np.float64]
     caller: str | None = None
-    behind: float = 0.0
     position: int = -1
     started: float = math.inf
     step: int = 0
