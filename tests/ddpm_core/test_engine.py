@@ -253,6 +253,24 @@ def test_who_has_many_requests_open_queues_behind_them_and_not_before_others(mak
     assert [who for who in ended if who != "one"] == [f"many{i}" for i in range(10)]
 
 
+def test_who_always_has_many_requests_open_leaves_half_to_another(make: MakeEngine, plan: MakePlan) -> None:
+    """Whose requests have waited for long goes first only where it was not he himself who held them up."""
+    clock = Clock()
+    engine = make(max_rows=1, seconds_per_row=1.0, clock=clock)
+    ended: list[str] = []
+    asked = 0
+    for _ in range(300):
+        while sum(f"alice{i}" in engine for i in range(asked)) < 10:
+            engine.admit(f"alice{asked}", plan(steps=5), caller="alice")
+            asked += 1
+        if "bob" not in engine:
+            engine.admit("bob", plan(steps=5), caller="bob")
+        clock.now += 1.0
+        ended += [who for who, event in engine.tick() if isinstance(event, events.End)]
+        engine.seconds_per_row = 1.0
+    assert abs(ended.count("bob") / len(ended) - 0.5) < 0.1
+
+
 def test_who_leaves_is_dropped_and_the_others_go_on(make: MakeEngine, plan: MakePlan, network: FakeNetwork) -> None:
     engine = make()
     for request_id in "abc":
