@@ -19,6 +19,7 @@ from ddpm_core.denoiser import Prediction
 from ddpm_core.domain import Domain
 from ddpm_core.faces import CONTENT_TYPES, find
 from ddpm_core.faces.align import ALIGN_ALLOWED
+from ddpm_core.faces.decode import KEEP_SIDE
 from ddpm_core.training import recipe
 from ddpm_service import archive
 from ddpm_service.cli import choices
@@ -79,6 +80,11 @@ def test_the_page_stops_where_the_modes_are() -> None:
     line = next(line for line in script.splitlines() if line.startswith("const STOPS"))
     stops = {name: int(place) / 100 for place, name in re.findall(r"\[(\d+), \"(\w+)\"\]", line)}
     assert stops == {str(mode): place for mode, place in plan.RESEMBLANCE.items()}
+
+
+def test_the_page_halves_a_photo_where_the_service_does() -> None:
+    script = (ROOT / "ddpm_service/page/static/photo.js").read_text(encoding="utf-8")
+    assert f"const LARGE = {2 * KEEP_SIDE};" in script
 
 
 def test_an_archive_may_hold_what_any_zip_may() -> None:

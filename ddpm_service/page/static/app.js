@@ -49,6 +49,7 @@ selfie.addEventListener("change", () => {
 	controls.setGuided(selfie.present);
 	clearProblem();
 });
+selfie.addEventListener("found", ({ detail }) => controls.setGuided(true, detail));
 selfie.addEventListener("settings", ({ detail }) => {
 	models.choose(detail.model, detail.version);
 	controls.recall(detail);

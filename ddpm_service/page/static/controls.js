@@ -46,9 +46,10 @@ export class Controls {
 		this.#refresh();
 	}
 
-	setGuided(guided) {
+	/** Whether there is a photo, and a face in it: where "automatic" will probably be. */
+	setGuided(guided, face = true) {
 		this.#guided = guided;
-		if (byId("automatic").checked) byId("resemblance").value = "50";
+		if (byId("automatic").checked) byId("resemblance").value = face ? "50" : "0";
 		this.#change();
 	}
 

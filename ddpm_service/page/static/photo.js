@@ -2,13 +2,14 @@
 
 import { pen } from "./dom.js";
 
-const LONGEST = 1600; // px; a face in it is still far larger than any model
-const QUALITY = 0.92;
+const LARGE = 2560; // px; from here on the service halves (KEEP_SIDE): both look for faces in as many pixels
+const SMALL = 1600; // px; up to here every pixel is kept
+const QUALITY = 0.97; // 0.92 loses a face now and then that the file has
 
 /**
- * Decode, turn upright, shrink and encode anew; a photo that is small enough keeps its every pixel, so that the same
- * faces are found as in its file. What this browser cannot decode (HEIC, often) goes as it is, and
- * the service is left to read it: then `shown` is false and the size unknown.
+ * Decode, turn upright, halve as the service would and encode anew, so that the same faces are found as in the file.
+ * What this browser cannot decode (HEIC, often) goes as it is, and the service is left to read it: then `shown` is
+ * false and the size unknown.
  */
 export async function prepare(file) {
 	const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" }).catch(() => null);
@@ -22,7 +23,8 @@ export async function prepare(file) {
 export const snapshot = (video) => drawn(video, video.videoWidth, video.videoHeight, true);
 
 async function drawn(source, sourceWidth, sourceHeight, mirrored) {
-	const scale = Math.min(1, LONGEST / Math.max(sourceWidth, sourceHeight));
+	const longest = Math.max(sourceWidth, sourceHeight);
+	const scale = 0.5 ** Math.max(0, Math.floor(Math.log2(longest / LARGE)) + 1);
 	const canvas = document.createElement("canvas");
 	const width = (canvas.width = Math.max(1, Math.round(sourceWidth * scale)));
 	const height = (canvas.height = Math.max(1, Math.round(sourceHeight * scale)));
@@ -31,6 +33,6 @@ async function drawn(source, sourceWidth, sourceHeight, mirrored) {
 	context.fillRect(0, 0, width, height);
 	if (mirrored) context.setTransform(-1, 0, 0, 1, width, 0);
 	context.drawImage(source, 0, 0, width, height);
-	const file = await new Promise((resolve) => canvas.toBlob(resolve, scale < 1 ? "image/jpeg" : "image/png", QUALITY));
+	const file = await new Promise((resolve) => canvas.toBlob(resolve, longest > SMALL ? "image/jpeg" : "image/png", QUALITY));
 	return { file, url: URL.createObjectURL(file), width, height, shown: true };
 }

@@ -10,7 +10,7 @@ import { mayAsk } from "./token.js";
 
 const LATER = "Faces will be looked for once the service answers.";
 
-/** Tells of a photo that came or went by the event `change`, of a picture made here by `settings`, of trouble by `problem`. */
+/** Tells of a photo that came or went by the event `change`, whether there is a face by `found`, of a picture made here by `settings`, of trouble by `problem`. */
 export class Selfie extends EventTarget {
 	#photo = null;
 	#target = null;
@@ -122,6 +122,7 @@ export class Selfie extends EventTarget {
 			if (!photo.shown && target.b64_json) this.#showTarget(target.b64_json);
 			this.#overlay();
 			this.#note(found(target, photo.shown, warnings));
+			this.dispatchEvent(new CustomEvent("found", { detail: target.faces.length > 0 }));
 		} catch (failure) {
 			if (search.signal.aborted) return;
 			this.#waiting = failure.passes || failure.status >= 500 || failure.status === 401;

@@ -101,6 +101,16 @@ class TestWish:
         expect(alert).to_have_text("A whole number from 1 to 1000")
         assert service.generations == []
 
+    def test_a_photo_without_a_face_has_the_steps_of_the_plan_that_will_be_chosen(
+        self, page: Page, service: Service, photo: Path
+    ) -> None:
+        service.faces = 0
+        upload(page, photo)
+        page.get_by_text("Steps and sampler").click()
+        page.get_by_label("Steps", exact=True).fill("951")
+        expect(page.get_by_role("alert").filter(visible=True)).to_have_text("A whole number from 1 to 950")
+        expect(page.get_by_label("Resemblance")).to_have_value("0")
+
     def test_what_the_service_refuses_of_a_field_is_told_there_with_its_limit(
         self, page: Page, service: Service, photo: Path
     ) -> None:
