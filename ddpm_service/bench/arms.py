@@ -47,7 +47,7 @@ def front_door(bundle: Path, config: Path) -> Iterator[tuple[str, Api]]:
         ) as own:
             own.write("".join(f"{key}={value}\n" for key, value in properties.items()))
             own.flush()
-            command = [sys.executable, "-c", "from ddpm_service.cli import main; main()", "serve", "--config", own.name]
+            command = [sys.executable, "-m", "ddpm_service", "serve", "--config", own.name]
             command += ["--models", str(models), "--port", str(port), "--grpc-port", "0", "--metrics-port", "0"]
             with _process(command, f"http://127.0.0.1:{port}/readyz"):
                 yield f"http://127.0.0.1:{port}/predictions/{model}", Api(Sockets.of(Path(own.name)).inference)

@@ -58,12 +58,9 @@ app.add_typer(plot, name="plot")
 app.add_typer(models, name="models", help="What is served: list, describe, register, scale, set-default, unregister.")
 
 
-def main() -> None:
-    """Run `ddpm`; Ctrl-C ends it with 130, SIGTERM with 143, both with everything that it has started."""
+def run() -> None:
+    """Run the command that the line names; SIGTERM ends it with 143."""
     set_defaults()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # also of what is started here: a core holds faces
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    app()

@@ -108,7 +108,7 @@ class House:
         self.config = folder / "config.properties"
         self.config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
         self.management = Management(Sockets.of(self.config).management)
-        command = [sys.executable, "-c", "from ddpm_service.cli import main; main()", "serve"]
+        command = [sys.executable, "-m", "ddpm_service", "serve"]
         command += ["--config", str(self.config), "--models", str(self.models)]
         command += ["--port", str(front.inference), "--grpc-port", "0", "--metrics-port", str(front.metrics)]
         self.output = (folder / "output").open("w")
@@ -169,7 +169,7 @@ class House:
 
     def ddpm_models(self, *words: str) -> subprocess.Popen[str]:
         """`ddpm models …`, as it is typed beside this service."""
-        command = [sys.executable, "-c", "from ddpm_service.cli import main; main()", "models", *words]
+        command = [sys.executable, "-m", "ddpm_service", "models", *words]
         command += ["--config", str(self.config), "--models", str(self.models)]
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 

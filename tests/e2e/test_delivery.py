@@ -108,7 +108,7 @@ class Service:
 
 def ddpm_models(cluster: Cluster, pod: Pod, *words: str) -> None:
     """`ddpm models …`, as it is typed beside a running service."""
-    command = [sys.executable, "-c", "from ddpm_service.cli import main; main()", "models", *words]
+    command = [sys.executable, "-m", "ddpm_service", "models", *words]
     command += ["--models", str(cluster.models), "--config", str(pod.config)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
 

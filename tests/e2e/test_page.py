@@ -39,7 +39,7 @@ class House:
         config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
         save(Desired.model_validate({"models": {"toy": {"default": "1.0", "versions": {"1.0": archive.name}}}}), models)
         tokens.write_text(TOKEN + "\n")
-        self._command = [sys.executable, "-c", "from ddpm_service.cli import main; main()", "serve"]
+        self._command = [sys.executable, "-m", "ddpm_service", "serve"]
         self._command += ["--config", str(config), "--models", str(models), "--tokens", str(tokens)]
         self._command += ["--port", str(front.inference), "--grpc-port", "0", "--metrics-port", "0"]
         self._log = (folder / "log").open("w")

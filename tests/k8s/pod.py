@@ -112,7 +112,7 @@ class Pod:
         (container,) = cluster.deployment["spec"]["template"]["spec"]["containers"]
         told = {each["name"]: cluster.local(each["value"]) for each in container.get("env", []) if "value" in each}
         told.pop("DDPM_REQUIRE_GPU", None)  # no GPU is here
-        command = [sys.executable, "-c", "from ddpm_service.cli import main; main()", "serve"]
+        command = [sys.executable, "-m", "ddpm_service", "serve"]
         command += ["--config", str(self.config)]
         command += [cluster.local(word) for word in container["args"]]
         command += ["--port", str(front.inference), "--grpc-port", "0", "--metrics-port", str(front.metrics)]

@@ -19,7 +19,7 @@ from ddpm_service.cli.failure import told_in_a_line
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import time
-from ddpm_service import cli
+from ddpm_service import __main__, cli
 
 def app():
     try:
@@ -29,7 +29,19 @@ def app():
         print("tidied up", flush=True)
 
 cli.app = app
-cli.main()
+__main__.main()
+"""
+IMPATIENT = """
+import sys
+from ddpm_service.__main__ import main
+
+class CtrlC:
+    def find_spec(self, name, *_):
+        if name == "ddpm_service.cli":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, CtrlC())
+main()
 """
 
 
@@ -40,6 +52,11 @@ def test_sigterm_lets_a_command_tidy_up() -> None:
         command.send_signal(signal.SIGTERM)
         assert command.stdout.read() == "tidied up\n"
     assert command.returncode == 143
+
+
+def test_ctrl_c_while_the_command_is_still_loading_says_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPATIENT], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
 def test_a_package_that_is_missing_is_told_with_the_way_to_get_it(capsys: pytest.CaptureFixture[str]) -> None:
