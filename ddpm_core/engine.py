@@ -2,8 +2,8 @@
 
 An image's remaining work is known exactly, so the engine runs shortest-remaining-first with ageing: requests are
 ordered by their arrival plus the seconds of work they have left. A short request overtakes a long one that came just
-before it, and nobody is overtaken by those who come later than its own work would have taken. Whoever has requests open
-queues behind them, not before other people.
+before it, and nobody is overtaken by those who come later than its own work would have taken. Between callers the one
+whose last request ended longest ago comes first, so that whoever has many open queues behind them, not before others.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from ddpm_core.room import Room
 from ddpm_core.runner import Runner
 
 log = logging.getLogger(__name__)
+
+CREDIT = 30.0  # s; whoever asked for nothing for so long comes before those who did, with one request
 
 
 class Busy(Exception):
@@ -81,7 +83,7 @@ class StepEngine:
         self._runner = Runner(denoiser, Room(max_rows, clock))
         self._flights: deque[Flight] = deque()
         self._landed = -math.inf
-        self._ended: dict[str | None, float] = {}  # when the last request of a caller ended who has others open
+        self._ended: dict[str | None, float] = {}  # when the last request of a caller ended
 
     def __len__(self) -> int:
         """Give the number of open requests."""
@@ -158,7 +160,7 @@ class StepEngine:
         """Drop every open request that is not in `request_ids`; give how many were dropped."""
         gone = self._jobs.keys() - set(request_ids)
         for request_id in gone:
-            del self._jobs[request_id]
+            self._served(self._jobs.pop(request_id).caller, self._clock())
         self._runner.forget(gone)
         return len(gone)
 
@@ -228,13 +230,13 @@ class StepEngine:
         ]
 
     def _due(self) -> dict[str, float]:
-        """When each request's turn is. Those of one caller come one after the other, each since the last one ended."""
+        """When each request's turn is: first his who was served longest ago, and one of his after the other."""
         due: dict[str, float] = {}
         behind: dict[str, float] = {}
         for request_id, job in self._jobs.items():
             if job.is_over:
                 continue
-            work, since = job.work_left, job.admitted
+            work, since = job.work_left, job.admitted - CREDIT
             if job.caller is not None:
                 work = behind[job.caller] = behind.get(job.caller, 0.0) + work
                 since = max(since, self._ended.get(job.caller, since))
@@ -283,9 +285,7 @@ class StepEngine:
         if error is not None or is_last:
             del self._jobs[part.request_id]
             self._runner.forget([part.request_id])
-            self._ended = {each.caller: self._ended.get(each.caller, -math.inf) for each in self._jobs.values()}
-            if job.caller in self._ended:
-                self._ended[job.caller] = now
+            self._served(job.caller, now)
         if error is not None:
             return [_failed(error)]
         happened: list[Event] = [events.Progress(step, plan.calls, job.eta(step, now))]
@@ -297,6 +297,12 @@ class StepEngine:
             near = None if plan.target is None else float(seen.resemblance[part.pictures][k])
             happened.append(events.Image(i, plan.seeds[k], near, pictures[k]))
         return [*happened, events.End(job.started - job.admitted, now - job.started, plan.work)]
+
+    def _served(self, caller: str | None, now: float) -> None:
+        """A request of a caller's is over, or he left it; who has none open is forgotten after a while."""
+        waiting = {job.caller for job in self._jobs.values()}
+        self._ended = {who: at for who, at in self._ended.items() if who in waiting or now - at < CREDIT}
+        self._ended[caller] = now
 
     def _learn(self, seconds_per_row: float) -> None:
         self.seconds_per_row += 0.1 * (seconds_per_row - self.seconds_per_row)

@@ -271,6 +271,29 @@ def test_who_always_has_many_requests_open_leaves_half_to_another(make: MakeEngi
     assert abs(ended.count("bob") / len(ended) - 0.5) < 0.1
 
 
+@pytest.mark.parametrize("leaves", [False, True], ids=["waits for his faces", "leaves before they are made"])
+def test_who_asks_now_and_then_comes_before_one_who_asks_all_the_time(
+    make: MakeEngine, plan: MakePlan, leaves: bool
+) -> None:
+    """Half of the machine is also his who took none of it for a while; who leaves his requests has taken it as well."""
+    clock = Clock()
+    engine = make(max_rows=1, seconds_per_row=1.0, clock=clock)
+    took: list[float] = []
+    asked = 0
+    for moment in range(200):
+        if f"alice{asked}" in engine and leaves and moment % 4 == 3:
+            engine.retain(["bob"])
+        if f"alice{asked}" not in engine:
+            asked += 1
+            engine.admit(f"alice{asked}", plan(steps=5), caller="alice")
+        if moment % 40 == 12:
+            engine.admit("bob", plan(steps=8), caller="bob")
+        clock.now += 1.0
+        took += [moment % 40 - 11 for who, event in engine.tick() if who == "bob" and isinstance(event, events.End)]
+        engine.seconds_per_row = 1.0
+    assert took == [8] * 5
+
+
 def test_who_leaves_is_dropped_and_the_others_go_on(make: MakeEngine, plan: MakePlan, network: FakeNetwork) -> None:
     engine = make()
     for request_id in "abc":
