@@ -21,54 +21,36 @@ import logging
 import math
 import os
 import resource
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from ddpm_api import Error, InvalidRequest, Mode, Notice, OutputFormat, Rendering, Sampler
+from ddpm_api import Error, Mode, Notice, OutputFormat, Rendering, Sampler
 from ddpm_api.render import JSON, Kind, Offer
 from ddpm_core import events
-from ddpm_core.device import is_lost
-from ddpm_core.engine import Busy
-from ddpm_core.errors import InvalidInput
 from ddpm_core.faces import Target
 from ddpm_core.gate import Judgement
 from ddpm_core.plan import make_plan
 from handlers.answer import About, Answer, describe_target
 from handlers.cores import available_cores
+from handlers.failure import explain
 from handlers.intake import Arrival, asks_to_describe, over_grpc, read, request_id
 from handlers.loading import load_engine
 from handlers.meters import Meters, device_memory, host_memory
+from handlers.opening import UNJUDGED, Openings
 from handlers.settings import read_settings
 
 log = logging.getLogger(__name__)
 
 _DOCUMENT = Offer(Kind.JSON, JSON, OutputFormat.PNG)
-_UNJUDGED = Judgement()
 _FORGOTTEN = Error(code="unavailable", message="The service paused and gave this request up; it may be tried again.")
 _OUT_OF_TIME = Error(
     code="timeout", message="The answer took longer than a gRPC call may last here; HTTP has no such limit."
 )
-
-
-@dataclass(frozen=True)
-class _Opening:
-    """A request whose selfie is being decoded."""
-
-    arrival: Arrival
-    answer: Answer
-    target: Future[Target]
-    begin: float
-
-    @property
-    def is_judged(self) -> bool:
-        return not self.arrival.request.detect_only and self.arrival.request.mode is not Mode.NONE
 
 
 class Handler:
@@ -98,7 +80,7 @@ class Handler:
         self._identity = (manifest.name, manifest.version)
         self._meters = Meters(context.metrics, *self._identity)
         self._answers: dict[str, Answer] = {}  # of open requests
-        self._opening: dict[str, _Opening] = {}  # not answered yet
+        self._opening = Openings(self.pipeline)  # not answered yet
         self._lost: dict[str, Answer] = {}  # of requests that were dropped but may still be asked for
         self._last_call = time.monotonic()
         self._lock = threading.Lock()
@@ -119,8 +101,7 @@ class Handler:
         open_ids = set(context.request_ids.values())
         self._answers = {key: answer for key, answer in self._answers.items() if key in open_ids}
         self._lost = {key: answer for key, answer in self._lost.items() if key in open_ids}
-        for key in self._opening.keys() - open_ids:
-            self._opening.pop(key).target.cancel()
+        self._opening.retain(open_ids)
         self.engine.retain(self._answers)
         for i, key in context.request_ids.items():
             if key not in self._answers and key not in self._opening and key not in self._lost:
@@ -135,8 +116,7 @@ class Handler:
         moment = self.settings.tick_seconds or (0.03 if self.engine.denoiser.device.type == "cpu" else 0.01)
         while len(self.engine) or self._opening or self._encoding():
             if not len(self.engine):
-                coming: list[Future[Any]] = [each.target for each in self._opening.values()]
-                wait(coming + self._encoding(), moment, FIRST_COMPLETED)
+                wait([*self._opening.targets, *self._encoding()], moment, FIRST_COMPLETED)
             self._open()
             if len(self.engine):
                 self._tick()
@@ -199,17 +179,9 @@ class Handler:
             if request.image is None:
                 self._admit(key, arrival, answer, None, time.monotonic())
                 return
-            target = self.pipeline.pool.aim(
-                request.image,
-                self.pipeline.bundle.manifest.image_size,
-                align=str(request.align),
-                face=request.face,
-                caller=arrival.caller,
-            )
-            arrival = replace(arrival, request=request.model_copy(update={"image": b""}))  # the pool has it
-            self._opening[key] = _Opening(arrival, answer, target, time.monotonic())
+            self._opening.begin(key, arrival, answer)
         except Exception as problem:
-            self._refuse(key, answer, _explain(problem))
+            self._refuse(key, answer, explain(problem))
 
     def _description(self) -> dict[str, Any]:
         """What the management API's `customized=true` tells: what this version is, and how it runs here."""
@@ -226,37 +198,17 @@ class Handler:
 
     def _open(self) -> None:
         """Admit requests whose selfies are decoded."""
-        ready = {key: self._opening.pop(key) for key, each in list(self._opening.items()) if each.target.done()}
-        judgements = self._judge(ready)
-        for key, each in ready.items():
-            if key in self._answers:
-                continue
+        for key, (each, judgement) in self._opening.opened(self.engine.max_rows).items():
             try:
-                aim, judgement = each.target.result(), judgements.get(key, _UNJUDGED)
-                self._admit(key, each.arrival, each.answer, aim, each.begin, judgement)
+                if isinstance(judgement, Exception):
+                    raise judgement
+                self._admit(key, each.arrival, each.answer, each.target.result(), each.begin, judgement)
             except Exception as problem:
-                self._refuse(key, each.answer, _explain(problem))
-
-    def _judge(self, ready: Mapping[str, _Opening]) -> dict[str, Judgement]:
-        """Judge the selfies that guide, in one network call; refuse them where it fails."""
-        judged = {
-            key: each.target.result()
-            for key, each in ready.items()
-            if each.is_judged and each.target.exception() is None
-        }
-        try:
-            found = self.pipeline.judge_all(list(judged.values()), self.engine.max_rows) if judged else []
-        except Exception as problem:
-            for key in judged:
-                self._refuse(key, ready[key].answer, _explain(problem))
-            return {}
-        return dict(zip(judged, found, strict=True))
+                self._refuse(key, each.answer, explain(problem))
 
     def _give_up(self, key: str, error: Error) -> None:
         """Refuse a request whose selfie is not decoded yet."""
-        each = self._opening.pop(key)
-        each.target.cancel()
-        self._refuse(key, each.answer, error)
+        self._refuse(key, self._opening.give_up(key).answer, error)
 
     def _refuse(self, key: str, answer: Answer, error: Error) -> None:
         self._meters.count("ddpm_rejected_total", 1, error.code)
@@ -270,7 +222,7 @@ class Handler:
         answer: Answer,
         aim: Target | None,
         begin: float,
-        judgement: Judgement = _UNJUDGED,
+        judgement: Judgement = UNJUDGED,
     ) -> None:
         """Have the engine make what is asked for; an answer that knows all already is given."""
         request, rendering, about = arrival.request, arrival.rendering, answer.about
@@ -323,7 +275,7 @@ class Handler:
         try:
             happened = self.engine.tick()
         except Exception as problem:
-            self._fail([key for key in self._answers if key in self.engine], _explain(problem))
+            self._fail([key for key in self._answers if key in self.engine], explain(problem))
             return
         rows = sum(self._answers[key].about.rows for key, event in happened if isinstance(event, events.Progress))
         if rows:
@@ -352,7 +304,7 @@ class Handler:
             try:
                 answer.write(self.encoders)
             except Exception as problem:
-                self._fail([key], _explain(problem))
+                self._fail([key], explain(problem))
 
     def _encoding(self) -> list[Future[Any]]:
         return [answer.under_way for answer in self._answers.values() if answer.under_way is not None]
@@ -386,7 +338,7 @@ class Handler:
 
     def _forget(self, now: float) -> None:
         self.engine.retain(())
-        for key in list(self._opening):
+        for key in self._opening:
             self._give_up(key, _FORGOTTEN)
         for answer in self._answers.values():
             answer.fail(_FORGOTTEN)
@@ -408,35 +360,3 @@ def handle(data: list[Mapping[str, Any]] | None, context: Any) -> list[bytes] | 
 
 def _criterion(end: bool | None) -> Callable[[bytes], bool | None]:
     return lambda _: end
-
-
-def _explain(problem: Exception) -> Error:
-    """What a client is told. What nobody foresaw is logged by its kind and place: its words may quote a picture.
-
-    A lost device ends the process: a worker that lives and fails every request would look ready.
-    """
-    if is_lost(problem):
-        _end(problem)
-    match problem:
-        case InvalidRequest():
-            return problem.error
-        case InvalidInput():
-            return Error(
-                code=problem.code,
-                message=problem.message,
-                field=problem.field,
-                given=problem.given,
-                allowed=problem.allowed,
-            )
-        case Busy():
-            return Error(code="busy", message=str(problem), retry_after=problem.retry_after)
-    place = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(problem.__traceback__)[-2:]]
-    log.error("a request failed: %s in %s", type(problem).__name__, place)
-    return Error(code="internal", message="The service failed on this request; it may be tried again.")
-
-
-def _end(problem: Exception) -> NoReturn:
-    """End this process, so that TorchServe starts another, which may find the device well."""
-    log.critical("the device is lost and this worker ends: %s", str(problem).partition("\n")[0])
-    sys.stdout.flush()  # the last figures
-    os._exit(1)
