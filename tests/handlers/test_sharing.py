@@ -30,6 +30,21 @@ def test_a_request_joins_between_the_steps_of_another(frontend):
     assert first.names[-1] == "end"
 
 
+def test_on_a_gpu_the_others_next_step_is_under_way_when_an_answer_goes_out(frontend, monkeypatch):
+    monkeypatch.setattr(frontend.handler.engine, "ahead", 1)
+    calls = []
+    watch = frontend.handler.engine.denoiser.network.register_forward_pre_hook(lambda *_: calls.append(1))
+    short = frontend.json({"num_inference_steps": 3}, accept=NDJSON)
+    long = frontend.json({"num_inference_steps": 9}, accept=NDJSON)
+    while not short.ended:
+        frontend.call()
+
+    assert long.names.count("progress") == 3
+    assert len(calls) == 4
+    watch.remove()
+    frontend.finish(long)
+
+
 def drawn(job):
     (image,) = job.json["images"]
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(image["b64_json"])))).astype(int)
