@@ -62,9 +62,9 @@ faces-256: env  ## Fetch a 256 px face model from the hub (460 MB) and serve it 
 	  --terms 'Research use only: it was trained on CelebA-HQ, whose terms allow no more.'
 	$(call first,faces-256,1.0)
 
-# Two files at a time on two cores: tests wait for processes more than they compute. A file's tests share what it
+# Three files at a time on two cores: tests wait for processes more than they compute. A file's tests share what it
 # starts, and the order is that of tests/conftest.py.
-FILES := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+FILES := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test: env  ## All tests, with a real TorchServe
 	$(BIN)/pytest $(FILES) --durations 20
