@@ -35,8 +35,13 @@ running_engine() {
             return
         fi
     done
-    command -v buildah >/dev/null || { echo "no docker or podman runs here, and there is no buildah" >&2; exit 1; }
+    type -P buildah >/dev/null || { echo "no docker or podman runs here, and there is no buildah" >&2; exit 1; }
     echo buildah
+}
+
+# By itself buildah heeds STORAGE_DRIVER only where there is a storage.conf, and Debian's package brings none.
+buildah() {
+    command buildah ${STORAGE_DRIVER:+--storage-driver "$STORAGE_DRIVER"} "$@"
 }
 
 build() {
