@@ -12,6 +12,13 @@ _QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-syn
 _ALONE = "--disable-background-networking"
 # A name of somebody else's that leads here.
 _NAMES = "--host-resolver-rules=MAP evil.example 127.0.0.1"
+# Each window of Chromium has two pages of its own, which would cost more than ours. The last such switch counts: those
+# from the second line on are Playwright's.
+_WITHOUT = """WebUIOmniboxPopup WebUIOmniboxAimPopup SpareRendererForSitePerProcess
+    AvoidCorsURLLoaderRestartOnRedirect AvoidUnnecessaryBeforeUnloadCheckSync DestroyProfileOnBrowserClose
+    HttpsFirstBalancedModeAutoEnable HttpsUpgrades LensOverlay MediaRouter PaintHolding ThirdPartyStoragePartitioning
+    AimEnabled NetworkTimeServiceQuerying OptimizationHints PreconnectToSearch"""
+_FEATURES = f"--disable-features={','.join(_WITHOUT.split())}"
 _CAMERA = "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
 
 
@@ -22,7 +29,7 @@ def browser() -> Iterator[Browser]:
     expect.set_options(timeout=20_000)  # other tests run beside these
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
-            executable_path=path, args=[*f"{_QUIET} {_ALONE} {_CAMERA}".split(), _NAMES]
+            executable_path=path, args=[*f"{_QUIET} {_ALONE} {_CAMERA}".split(), _FEATURES, _NAMES]
         )
         yield chromium
         chromium.close()
