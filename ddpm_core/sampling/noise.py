@@ -60,6 +60,18 @@ def noises(keys: Tensor, shape: Sequence[int]) -> Tensor:
     return _quantiles(keys.device).index_select(0, index.flatten()).view(len(keys), *shape)
 
 
+def mirrored(z: Tensor, correlation: Tensor) -> Tensor:
+    """Mix noise with its own mirror image, left for right; each value stays standard normal.
+
+    Args:
+        z: (B, C, H, W) standard normal noise.
+        correlation: (B,) of a value with the one in its mirror place, 0..1: z itself, or the same on both sides.
+    """
+    c = correlation.view(-1, 1, 1, 1)
+    more, less = (1 + c).sqrt(), (1 - c).sqrt()
+    return ((more + less) * z + (more - less) * z.flip(-1)) / 2
+
+
 def _mix(z: Tensor) -> Tensor:
     """Give SplitMix64's output for states of 64 bits; products wrap, and a shift leaves the sign's copies out."""
     z = (z ^ ((z >> 30) & (2**34 - 1))) * _MIX_1

@@ -13,6 +13,7 @@ from ddpm_core import schedule
 from ddpm_core.bundle import Bundle, Manifest, Statistics, Tone
 from ddpm_core.curve import APART, curve
 from ddpm_core.denoiser import Denoiser, Prediction
+from ddpm_core.domain import Domain
 from ddpm_core.errors import InvalidInput
 from ddpm_core.gate import Judgement
 from ddpm_core.guidance import detail
@@ -125,6 +126,25 @@ def test_no_mode_gives_the_photograph_back_even_by_a_model_that_knows_no_other_p
     assert (distance(free) < 0.05).all()
 
 
+@pytest.mark.parametrize("domain", Domain)
+def test_both_sides_of_a_face_have_the_same_noise_where_eyes_are_decided(cosine: NoiseSchedule, domain: Domain) -> None:
+    bundle = bundle_of(cosine, 64, domain)
+    aim = np.zeros((64, 64, 3), np.uint8)
+    for how in ({"mode": "none"}, {"resemblance": 0.0}, {"resemblance": 0.5}, {"resemblance": 1.0}):
+        plan = make_plan(bundle, aim if "resemblance" in how else None, seed=0, **how)
+        late = cosine.sigma_256(64)[plan.table.levels[:-1]] <= 9
+        assert np.array_equal(plan.table.mirror, late * (domain is not Domain.ANY))
+        assert not make_plan(bundle, None if plan.target is None else aim, seed=0, mirror=0, **how).table.mirror.any()
+
+
+def test_the_start_of_a_face_is_mirrored_as_its_first_call_is(cosine: NoiseSchedule) -> None:
+    bundle = bundle_of(cosine, 64, Domain.HUMAN_FACE)
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    for resemblance, same in ((0.25, False), (0.5, True)):
+        (state,) = make_plan(bundle, grey, resemblance=resemblance, seed=0).start()
+        assert torch.allclose(state.x, state.x.flip(-1), atol=1e-5) is same
+
+
 def test_linear_and_cosine_models_look_alike_at_the_same_resemblance(tiny_bundle: Bundle, target: np.ndarray) -> None:
     y = to_tensor(target)
 
@@ -208,8 +228,8 @@ def test_what_contradicts_is_refused(tiny_bundle: Bundle, target: np.ndarray, ho
     assert caught.value.code == "conflict"
 
 
-def bundle_of(noise_schedule: NoiseSchedule, size: int) -> Bundle:
-    manifest = Manifest(name="tiny", version="1.0", domain="any", image_size=size, prediction_type=Prediction.EPSILON)
+def bundle_of(noise_schedule: NoiseSchedule, size: int, domain: Domain = Domain.ANY) -> Bundle:
+    manifest = Manifest(name="tiny", version="1.0", domain=domain, image_size=size, prediction_type=Prediction.EPSILON)
     return Bundle(Path("tiny"), manifest, noise_schedule)
 
 
