@@ -16,6 +16,8 @@ from tests.browser import browser as browser
 # The processes of one run of the tests (pytest-xdist) stand beside each other: none waits while it spins, and none is
 # offered a port that another was offered.
 set_defaults()
+# Networks of the tests are so small that a second thread only waits. A model's worker counts its threads itself.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A TorchServe of the tests lives for a minute or two, in which Java's second compiler costs more than it brings.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 _OF = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,6 @@ from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.schedule import NoiseSchedule
 
 SIDE = 16
-
-# The processes of one run of the tests share the cores.
-torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
 
 class GaussianDenoiser(nn.Module):
