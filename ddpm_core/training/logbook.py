@@ -82,7 +82,8 @@ def draw_losses(run: Path, out: Path) -> None:
     from matplotlib.figure import Figure
 
     rows = read_metrics(run)
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 4.5))
+    figure.subplots_adjust(left=0.1, right=0.98, bottom=0.11, top=0.93)  # to find these takes as long as to draw
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for key, label in (("loss", "training"), ("validation_loss", "validation (EMA)")):
