@@ -142,7 +142,8 @@ def test_the_start_of_a_face_is_mirrored_as_its_first_call_is(cosine: NoiseSched
     grey = np.full((64, 64, 3), 128, np.uint8)
     for resemblance, same in ((0.25, False), (0.5, True)):
         (state,) = make_plan(bundle, grey, resemblance=resemblance, seed=0).start()
-        assert torch.allclose(state.x, state.x.flip(-1), atol=1e-5) is same
+        face = state.x[:, 32:]
+        assert torch.allclose(face, face.flip(-1), atol=1e-5) is same
 
 
 def test_linear_and_cosine_models_look_alike_at_the_same_resemblance(tiny_bundle: Bundle, target: np.ndarray) -> None:
