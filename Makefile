@@ -66,6 +66,9 @@ faces-256: env  ## Fetch a 256 px face model from the hub (460 MB) and serve it 
 # starts, and the order is that of tests/conftest.py.
 FILES := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
+# Hundreds of processes import our code, which is compiled once for them also where the environment says otherwise.
+test check: export PYTHONDONTWRITEBYTECODE =
+
 test: env  ## All tests, with a real TorchServe
 	$(BIN)/pytest $(FILES) --durations 20
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -52,6 +53,7 @@ SECOND_FACE = FoundFace(box=(380, 60, 440, 120), score=0.7)
 STEPS = 8
 
 
+@cache
 def portrait(size: int = 512) -> Image.Image:
     """A photograph of one face, from scikit-image."""
     return Image.fromarray(data.astronaut()).resize((size, size))
