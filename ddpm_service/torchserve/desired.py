@@ -2,9 +2,9 @@
 
 models:
   faces-64:
-    default: "1.2"
+    default: "1.3"
     versions:
-      "1.2": faces-64_1.2.mar
+      "1.3": faces-64_1.3.mar
       "0.2": {archive: faces-64_0.2.mar, workers: 0}      # registered, but not loaded
 """
 
