@@ -33,7 +33,7 @@ from ddpm_service.gateway import grpc_messages
 from ddpm_service.gateway.auth import Caller
 from ddpm_service.gateway.door import Door
 from ddpm_service.gateway.grpc_messages import POOL, SERVICE, Prediction, prediction, read_prediction
-from ddpm_service.gateway.grpc_small import OPTIONS, SmallMethods, give_memory_back, host_of
+from ddpm_service.gateway.grpc_small import OPTIONS, SmallMethods, few_heaps, give_memory_back, host_of
 from ddpm_service.gateway.limits import Turns
 from ddpm_service.gateway.logs import log, request_id
 
@@ -90,6 +90,7 @@ class GrpcDoor:
         Raises:
             ServiceError: the address cannot be listened on.
         """
+        few_heaps()
         server = grpc.aio.server(
             interceptors=[SmallMethods(self._door.gate, large=LARGE, open_to_all=OPEN)],
             options=[

@@ -117,7 +117,9 @@ class House:
             stdin=subprocess.DEVNULL,
             stdout=self.output,
             stderr=self.output,
-            env=os.environ | dict(environment or {}),
+            # How memory is kept is set for what computes; a front door is started without it.
+            env={name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+            | dict(environment or {}),
         )
 
     def make(self, version: str, handler: str = HANDLER) -> None:
