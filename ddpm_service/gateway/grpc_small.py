@@ -156,7 +156,7 @@ def host_of(peer: str) -> str:
 
 
 def few_heaps() -> None:
-    """Let all threads of this process share two heaps: glibc makes up to eight a core, and each keeps gaps of its own."""
+    """Let all threads of this process share two heaps: glibc makes up to eight a core, and each keeps its own gaps."""
     if sys.platform == "linux":
         limit = getattr(ctypes.CDLL(None), "mallopt", None)
         if limit is not None:
