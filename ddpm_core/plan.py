@@ -306,8 +306,11 @@ def _low_pass_table(bundle: Bundle, point: CurvePoint, sampler: Sampler, asked: 
 
 
 def _mirrored(bundle: Bundle, table: StepTable, asked: _Asked) -> StepTable:
-    """Give both sides of a face the same noise, late enough: an eye that is made of other noise is another eye."""
-    if bundle.manifest.domain.kind is None:
+    """Give both sides of a face the same noise, late enough: an eye that is made of other noise is another eye.
+
+    Not where the selfie has no face: what is made of it lies anywhere.
+    """
+    if bundle.manifest.domain.kind is None or asked.judgement.has_face is False:
         return table
     sigma = bundle.schedule.sigma_256(bundle.manifest.image_size)[table.levels[:-1]]
     return replace(table, mirror=np.where(sigma <= _MIRRORED_BELOW, asked.mirror, 0.0))

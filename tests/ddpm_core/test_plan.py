@@ -137,6 +137,12 @@ def test_both_sides_of_a_face_have_the_same_noise_where_eyes_are_decided(cosine:
         assert not make_plan(bundle, None if plan.target is None else aim, seed=0, mirror=0, **how).table.mirror.any()
 
 
+def test_without_a_face_to_follow_noise_is_plain(cosine: NoiseSchedule) -> None:
+    bundle, cup = bundle_of(cosine, 64, Domain.HUMAN_FACE), Judgement(has_face=False)
+    plan = make_plan(bundle, np.zeros((64, 64, 3), np.uint8), mode="auto", judgement=cup)
+    assert not plan.table.mirror.any()
+
+
 def test_the_start_of_a_face_is_mirrored_as_its_first_call_is(cosine: NoiseSchedule) -> None:
     bundle = bundle_of(cosine, 64, Domain.HUMAN_FACE)
     grey = np.full((64, 64, 3), 128, np.uint8)

@@ -7,9 +7,9 @@ const SMALL = 1600; // px; up to here every pixel is kept
 const QUALITY = 0.97; // 0.92 loses a face now and then that the file has
 
 /**
- * Decode, turn upright, halve as the service would and encode anew, so that the same faces are found as in the file.
- * What this browser cannot decode (HEIC, often) goes as it is, and the service is left to read it: then `shown` is
- * false and the size unknown.
+ * Decode, turn upright, halve as the service would and encode anew, so that nearly always the same faces are found as
+ * in the file. What this browser cannot decode (HEIC, often) goes as it is, and the service is left to read it: then
+ * `shown` is false and the size unknown.
  */
 export async function prepare(file) {
 	const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" }).catch(() => null);
