@@ -6,13 +6,9 @@ import { askToken, bearer } from "./token.js";
 const SILENCE = 45_000;
 
 export class Failure extends Error {
-	constructor(code, message, more = {}) {
+	constructor(code, message, { status = 0, retryAfter, allowed, field } = {}) {
 		super(message);
-		this.code = code;
-		this.status = more.status ?? 0;
-		this.retryAfter = more.retryAfter;
-		this.allowed = more.allowed;
-		this.field = more.field;
+		Object.assign(this, { code, status, retryAfter, allowed, field });
 	}
 
 	/** Whether the same request is likely to work once the service is ready again. */
@@ -29,7 +25,7 @@ export async function read(path) {
 export async function readiness() {
 	const response = await reach("readyz", { cache: "no-store", signal: AbortSignal.timeout(8000) });
 	const said = await response.json().catch(() => null);
-	if (!response.ok && response.status !== 503) throw await refusal(response, said);
+	if (!response.ok && response.status !== 503) throw refusal(response, said);
 	return { ready: response.ok, said };
 }
 
@@ -58,7 +54,7 @@ const predictions = (model) => `predictions/${model.split("/").map(encodeURIComp
 
 function form(fields, image) {
 	const body = new FormData();
-	for (const [name, value] of Object.entries(fields)) body.append(name, String(value));
+	for (const [name, value] of Object.entries(fields)) if (value !== null) body.append(name, value);
 	if (image) body.append("image", image, "image"); // a constant name: the file's own is nobody's business
 	return body;
 }
@@ -90,7 +86,7 @@ async function send(path, options) {
 	const response = await reach(path, { ...options, headers, cache: "no-store" });
 	if (response.ok) return response;
 	if (response.status === 401 && (await askToken(token))) return send(path, options);
-	throw await refusal(response, await response.json().catch(() => null));
+	throw refusal(response, await response.json().catch(() => null));
 }
 
 async function reach(path, options) {
@@ -107,13 +103,9 @@ function broken(problem, code, message) {
 	return new Failure(code, message);
 }
 
-async function refusal(response, said) {
-	const after = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
-	const error = said?.error?.code ? said.error : { code: "", message: said?.message ?? response.statusText };
-	return failure(error, response.status, Number.isFinite(after) ? after : undefined);
+function refusal(response, said) {
+	const error = said?.error?.code ? said.error : { code: `http_${response.status}`, message: said?.message ?? response.statusText };
+	return failure(error, response.status, Number(response.headers.get("Retry-After")));
 }
 
-function failure(error, status, retryAfter) {
-	const { code, message, allowed, field } = error;
-	return new Failure(code || `http_${status}`, message || "", { status, retryAfter, allowed, field });
-}
+const failure = ({ code, message, ...more }, status, retryAfter) => new Failure(code, message, { ...more, status, retryAfter });

@@ -10,13 +10,10 @@ export const hasCamera = live || matchMedia("(pointer: coarse)").matches;
 
 export async function takePicture() {
 	if (!live) return "app";
-	let stream;
-	try {
-		stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } }, audio: false });
-	} catch (problem) {
-		const denied = problem?.name === "NotAllowedError";
-		throw new Error(denied ? "The browser was not allowed to use the camera." : "No camera was found.");
-	}
+	const wanted = { video: { facingMode: "user", width: { ideal: 1280 } }, audio: false };
+	const stream = await navigator.mediaDevices.getUserMedia(wanted).catch(({ name }) => {
+		throw new Error(name === "NotAllowedError" ? "The browser was not allowed to use the camera." : "No camera was found.");
+	});
 	try {
 		return await show(stream);
 	} finally {

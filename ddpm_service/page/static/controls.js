@@ -21,15 +21,14 @@ const SHOWN = new Set(["num_images", "eta", "guidance_loss_scale"]);
 const SAMPLERS = { ddpm: "DDPM", ddim: "DDIM", dpmpp_2m: "DPM-Solver++" };
 
 export class Controls {
+	#slider = byId("resemblance");
 	#guided = false;
-	#steps = null; // the model's own number, without a photo
-	#most = null; // calls that the model can make
-	#guide = null;
+	#version = {}; // of the model, as far as it is known
 	#pace = Infinity; // s for one network call of one image, as last measured
 	#stops = document.querySelectorAll("[data-stop]");
 
 	constructor() {
-		byId("resemblance").oninput = () => this.#choose(byId("resemblance").valueAsNumber);
+		this.#slider.oninput = () => this.#choose(this.#slider.valueAsNumber);
 		for (const stop of this.#stops) stop.onclick = () => this.#choose(Number(stop.dataset.stop));
 		for (const button of document.querySelectorAll("[data-step]")) {
 			button.onclick = () => this.#count(Number(button.dataset.step));
@@ -49,7 +48,7 @@ export class Controls {
 	/** Whether there is a photo, and a face in it: where "automatic" will probably be. */
 	setGuided(guided, face = true) {
 		this.#guided = guided;
-		if (byId("automatic").checked) byId("resemblance").value = face ? "50" : "0";
+		if (byId("automatic").checked) this.#slider.value = face ? "50" : "0";
 		this.#change();
 	}
 
@@ -65,15 +64,13 @@ export class Controls {
 		const { value } = sampler;
 		sampler.replaceChildren(sampler.options[0], ...samplers.map((name) => make("option", { value: name }, SAMPLERS[name] ?? name)));
 		sampler.value = samplers.includes(value) ? value : "";
-		this.#steps = version?.defaults.num_inference_steps ?? null;
-		this.#most = version?.most_calls ?? null;
-		this.#guide = version?.guide ?? null;
+		this.#version = version ?? {};
 		this.#pace = Infinity;
 		this.#change();
 	}
 
 	setSeed(seed) {
-		byId("seed").value = String(seed);
+		byId("seed").value = seed;
 		this.#refresh();
 	}
 
@@ -87,7 +84,7 @@ export class Controls {
 		byId("sampler").value = sampler ?? "";
 		byId("way").value = mode === "pixel" ? "pixel" : "curve";
 		byId("automatic").checked = resemblance === 0 && mode === "celebrity"; // as it was chosen for a photo without a face
-		if (resemblance !== undefined) byId("resemblance").value = String(100 * resemblance);
+		if (resemblance !== undefined) this.#slider.value = 100 * resemblance;
 		this.#change();
 	}
 
@@ -96,7 +93,7 @@ export class Controls {
 		const { resemblance, num_images, best_of } = run.parameters;
 		if (run.timing) this.#pace = run.timing.seconds / run.timing.calls / Math.max(num_images, best_of ?? 0);
 		if (byId("automatic").checked && this.#guided && typeof resemblance === "number") {
-			byId("resemblance").value = String(100 * resemblance);
+			this.#slider.value = 100 * resemblance;
 		}
 		this.#change();
 	}
@@ -121,27 +118,16 @@ export class Controls {
 		return !wrong;
 	}
 
+	/** As a request has them; what is null is left to the service. */
 	get fields() {
-		const fields = { num_images: this.#faces };
-		const seed = number("seed");
-		if (seed !== null) fields.seed = seed;
-		const steps = number("steps");
-		if (steps !== null) fields.num_inference_steps = steps;
-		const sampler = !this.#pixel && byId("sampler").value;
-		if (sampler) fields.sampler = sampler;
-		if (sampler === "ddim") fields.eta = number("eta") ?? 0;
-		const guide = number("guide");
-		if (guide !== null && !byId("guide").closest("[hidden]")) fields.guide = guide;
-		return this.#guided ? { ...fields, ...this.#guidance(fields.num_images) } : fields;
-	}
-
-	#guidance(count) {
-		const fields = {};
-		const best = this.#isWhole ? 1 : Math.max(count, number("best") ?? this.#better);
-		if (best > count) fields.best_of = best;
-		if (this.#pixel) return { ...fields, mode: "pixel", guidance_loss_scale: number("pull") ?? Number(byId("pull").defaultValue) };
-		if (byId("automatic").checked) return fields;
-		const place = byId("resemblance").valueAsNumber;
+		const fields = Object.fromEntries(Object.entries(NUMBERS).map(([field, id]) => [field, number(id)]));
+		const count = (fields.num_images = this.#faces);
+		const best = this.#guided && !this.#isWhole ? (fields.best_of ?? this.#better) : 0;
+		fields.best_of = best > count ? best : null;
+		if (this.#pixel) return { ...fields, mode: "pixel" };
+		fields.sampler = byId("sampler").value || null;
+		if (!this.#guided || byId("automatic").checked) return fields;
+		const place = this.#slider.valueAsNumber;
 		const mode = STOPS.get(place);
 		return mode ? { ...fields, mode } : { ...fields, resemblance: place / 100 };
 	}
@@ -153,7 +139,7 @@ export class Controls {
 
 	/** At the slider's end every face would be the same. */
 	get #isWhole() {
-		return this.#guided && !this.#pixel && !byId("automatic").checked && byId("resemblance").valueAsNumber === WHOLE;
+		return this.#guided && !this.#pixel && !byId("automatic").checked && this.#slider.valueAsNumber === WHOLE;
 	}
 
 	get #faces() {
@@ -169,46 +155,49 @@ export class Controls {
 	}
 
 	#choose(place) {
-		byId("resemblance").value = String(place);
+		this.#slider.value = place;
 		byId("automatic").checked = false;
 		this.#change();
 	}
 
 	#count(by) {
 		const input = byId("count");
-		input.value = String(Math.max(1, Math.min(Number(input.max), this.#faces + by)));
+		input.value = Math.max(1, Math.min(Number(input.max), this.#faces + by));
 		this.#refresh();
 	}
 
 	/** Another plan starts from another level, and has no more steps than that. */
 	#change() {
-		const { unguided = "", guided = [] } = this.#most ?? {};
-		const place = byId("resemblance").valueAsNumber / WHOLE;
+		const { unguided = "", guided = [] } = this.#version.most_calls ?? {};
+		const place = this.#slider.valueAsNumber / WHOLE;
 		byId("steps").max = this.#guided && !this.#pixel ? (guided[Math.round(place * (guided.length - 1))] ?? "") : unguided;
 		this.#refresh();
 	}
 
 	#refresh() {
 		const automatic = byId("automatic").checked;
-		const place = byId("resemblance").valueAsNumber;
+		const place = this.#slider.valueAsNumber;
 		const usable = this.#guided && !this.#pixel;
+		const idle = automatic || !usable;
 		byId("likeness").disabled = !usable;
-		byId("likeness").dataset.automatic = String(automatic);
-		byId("resemblance").style.setProperty("--at", `${place}%`);
-		byId("resemblance").setAttribute("aria-valuetext", automatic ? "automatic" : inWords(place));
+		byId("likeness").toggleAttribute("data-idle", idle);
+		this.#slider.style.setProperty("--at", `${idle ? 0 : place}%`);
+		this.#slider.setAttribute("aria-valuetext", automatic ? "automatic" : inWords(place));
 		for (const stop of this.#stops) {
-			stop.setAttribute("aria-pressed", String(usable && !automatic && Number(stop.dataset.stop) === place));
+			stop.setAttribute("aria-pressed", !idle && Number(stop.dataset.stop) === place);
 		}
 		byId("likeness-hint").textContent = this.#hint(automatic, place);
-		byId("way").closest(".field").hidden = byId("best").closest(".field").hidden = !this.#guided;
-		byId("pull-field").hidden = !this.#pixel;
-		byId("sampler").closest(".field").hidden = this.#pixel;
-		byId("eta-field").hidden = this.#pixel || byId("sampler").value !== "ddim";
-		byId("guide").closest(".field").hidden = !this.#guide || this.#pixel;
-		byId("guide").placeholder = String(this.#guide?.weight ?? "");
-		byId("steps").placeholder = !this.#guided && this.#steps ? String(this.#steps) : "automatic";
-		byId("best").min = String(this.#faces);
-		byId("best").placeholder = this.#better > this.#faces ? String(this.#better) : "all";
+		const { guide, defaults } = this.#version;
+		hide("way", !this.#guided);
+		hide("best", !this.#guided);
+		hide("pull", !this.#pixel);
+		hide("sampler", this.#pixel);
+		hide("eta", this.#pixel || byId("sampler").value !== "ddim");
+		hide("guide", this.#pixel || !guide);
+		byId("guide").placeholder = guide?.weight ?? "";
+		byId("steps").placeholder = (!this.#guided && defaults?.num_inference_steps) || "automatic";
+		byId("best").min = this.#faces;
+		byId("best").placeholder = this.#better > this.#faces ? this.#better : "all";
 		byId("generate").textContent = `${this.#guided ? "Make" : "Imagine"} ${byId("count").value ? counted(this.#faces) : "faces"}`;
 		for (const id of Object.values(NUMBERS)) {
 			const input = byId(id);
@@ -234,17 +223,19 @@ export function inWords(place) {
 	return place > 75 ? "Nearly the photo itself" : place < 25 ? "Hardly like you" : "In between";
 }
 
-/** The number in a field, null where it is empty or cannot be sent. */
+const hide = (id, hidden) => (byId(id).closest(".field").hidden = hidden);
+
+/** The number in a field, null where it is empty, hidden or cannot be sent. */
 function number(id) {
 	const input = byId(id);
-	return input.value === "" || problemOf(input) ? null : input.valueAsNumber;
+	return input.value === "" || input.closest("[hidden]") || problemOf(input) ? null : input.valueAsNumber;
 }
 
 /** What is wrong with the number in a field; its own limits say so. */
 function problemOf({ value, valueAsNumber, validity, min, max, step }) {
 	if (value === "" && !validity.badInput) return "";
 	const whole = step !== "any";
-	const [least, most] = [min === "" ? -Infinity : Number(min), max === "" ? Infinity : Number(max)];
+	const [least, most] = [Number(min || -Infinity), Number(max || Infinity)];
 	if (valueAsNumber >= least && valueAsNumber <= most && (!whole || Number.isInteger(valueAsNumber))) return "";
 	return `${whole ? "A whole number" : "A number"} from ${min}${max === "" ? " up" : ` to ${max}`}`;
 }

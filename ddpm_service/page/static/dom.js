@@ -14,7 +14,7 @@ export function make(tag, properties = {}, ...children) {
 		if (value === undefined || value === null || value === false) continue;
 		if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
 		else if (name in element && !name.includes("-")) element[name] = value;
-		else element.setAttribute(name, value === true ? "" : String(value));
+		else element.setAttribute(name, value === true ? "" : value);
 	}
 	element.append(...children.filter(Boolean));
 	return element;
@@ -24,15 +24,15 @@ export function make(tag, properties = {}, ...children) {
 export function icon(name) {
 	const [svg, use] = ["svg", "use"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
 	svg.setAttribute("class", "icon");
+	svg.setAttribute("viewBox", "0 0 24 24");
 	svg.setAttribute("aria-hidden", "true");
 	use.setAttribute("href", `#i-${name}`);
 	svg.append(use);
 	return svg;
 }
 
-export function iconButton(name, label, onclick) {
-	return make("button", { class: "bare", title: label, "aria-label": label, onclick }, icon(name));
-}
+export const iconButton = (name, label, onclick, text = "") =>
+	make("button", { class: "bare", title: label, "aria-label": label, onclick }, icon(name), text);
 
 /** What draws into a canvas, and enlarges and shrinks smoothly. */
 export function pen(canvas) {
@@ -61,6 +61,14 @@ export function duration(seconds) {
 	const minutes = Math.round(seconds / 60);
 	return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
+
+export const bytesOf = async (file) => new Uint8Array(await file.arrayBuffer());
+
+/** A canvas as a file. */
+export const drawn = (canvas, type, quality) => new Promise((resolve) => canvas.toBlob(resolve, type, quality));
+
+/** Tell all who listen. */
+export const tell = (teller, what, detail) => teller.dispatchEvent(new CustomEvent(what, { detail }));
 
 export function blobOf(text, type) {
 	return new Blob([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], { type });

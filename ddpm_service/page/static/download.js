@@ -1,6 +1,6 @@
 /** Pictures saved as files: a face as it is seen, as it came, on a card beside the photo, or all of them in an archive. */
 
-import { make, pen } from "./dom.js";
+import { drawn, make, pen } from "./dom.js";
 import { withTexts } from "./png.js";
 import { FINE, paint } from "./tile.js";
 import { zip } from "./zip.js";
@@ -33,7 +33,7 @@ async function enlarged(slot) {
 	if (slot.width >= FINE) return slot.file;
 	const canvas = make("canvas");
 	await paint(canvas, slot.file);
-	return written(canvas, slot);
+	return withTexts(await drawn(canvas), slot);
 }
 
 /** The photo beside one face, with title, AI mark and seed. */
@@ -58,11 +58,7 @@ async function card(run, slot) {
 	const foot = canvas.height - GAP;
 	write("Lookalike", GAP, foot, 36, INK);
 	write(`AI-generated · seed ${slot.seed}`, canvas.width - GAP, foot, 24, SOFT, "right");
-	return written(canvas, slot);
-}
-
-async function written(canvas, slot) {
-	return withTexts(await new Promise((resolve) => canvas.toBlob(resolve, "image/png")), slot);
+	return withTexts(await drawn(canvas), slot);
 }
 
 function save(file, name) {

@@ -1,15 +1,12 @@
 /** One wish for faces: from the request to the last picture, with what has arrived so far kept. */
 
 import * as api from "./api.js";
-import { blobOf } from "./dom.js";
+import { blobOf, tell } from "./dom.js";
 
 export class Run extends EventTarget {
 	phase = "sending"; // then queued, running, and done, cancelled or failed
 	created = new Date();
-	position = null;
-	step = 0;
 	total = 0;
-	eta = null;
 	seed = null;
 	version = "";
 	/** As used, defaults filled in. */
@@ -18,13 +15,12 @@ export class Run extends EventTarget {
 	targetUrl = "";
 	warnings = [];
 	timing = null;
-	failure = null;
 	#line = new AbortController();
 
 	constructor(wish) {
 		super();
 		this.wish = wish;
-		this.slots = Array.from({ length: Number(wish.fields.num_images) }, (_, index) => emptySlot(index));
+		this.slots = Array.from({ length: wish.fields.num_images }, (_, index) => ({ index, url: "" }));
 	}
 
 	/** Whom the faces are to resemble. */
@@ -53,7 +49,7 @@ export class Run extends EventTarget {
 	async send() {
 		this.#line = new AbortController();
 		Object.assign(this, { phase: "sending", failure: null, position: null, eta: null, step: 0, warnings: [] });
-		this.#changed();
+		tell(this, "change");
 		const { model, image, fields } = this.wish;
 		const version = this.version || this.wish.version;
 		const again = this.seed === null ? fields : { ...fields, seed: this.seed };
@@ -65,7 +61,7 @@ export class Run extends EventTarget {
 			this.failure = problem;
 			this.phase = problem.code === "cancelled" ? "cancelled" : "failed";
 		}
-		this.#changed();
+		tell(this, "change");
 	}
 
 	cancel() {
@@ -89,15 +85,12 @@ export class Run extends EventTarget {
 				this.warnings.push({ code: event.code, message: event.message });
 				break;
 			case "progress":
-				this.step = event.step;
-				this.total = event.total_steps;
-				this.eta = event.eta_seconds;
+				[this.step, this.total, this.eta] = [event.step, event.total_steps, event.eta_seconds];
 				break;
 			case "preview": {
 				const slot = this.slots[event.index];
 				if (!slot || slot.file) break; // a candidate that may not be kept, or a picture that is here already
 				slot.preview = blobOf(event.b64_json, event.content_type);
-				slot.step = event.step;
 				break;
 			}
 			case "image":
@@ -107,7 +100,7 @@ export class Run extends EventTarget {
 				this.timing = event.timing;
 				break;
 		}
-		this.#changed();
+		tell(this, "change");
 	}
 
 	#begin(event) {
@@ -124,17 +117,8 @@ export class Run extends EventTarget {
 	#finish(event) {
 		const slot = this.slots[event.index];
 		if (slot.file) return; // it came before the line was cut
-		slot.file = blobOf(event.b64_json, event.content_type);
-		slot.url = URL.createObjectURL(slot.file);
 		const { seed, width, height, resemblance_score: near = null } = event;
-		Object.assign(slot, { seed, width, height, near, preview: null });
+		const file = blobOf(event.b64_json, event.content_type);
+		Object.assign(slot, { seed, width, height, near, file, url: URL.createObjectURL(file), preview: null });
 	}
-
-	#changed() {
-		this.dispatchEvent(new Event("change"));
-	}
-}
-
-function emptySlot(index) {
-	return { index, seed: null, step: 0, preview: null, file: null, url: "", width: 0, height: 0, near: null };
 }

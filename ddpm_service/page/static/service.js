@@ -1,6 +1,7 @@
 /** What the service says of itself: whether it is ready, and its models. Looked at again and again while seen. */
 
 import * as api from "./api.js";
+import { tell } from "./dom.js";
 
 const CALM = 10_000; // ms between looks while all is well
 const WORRIED = 2_500;
@@ -46,14 +47,14 @@ export class Service extends EventTarget {
 		this.#modelsAt = performance.now();
 		if (JSON.stringify(data) === JSON.stringify(this.models)) return;
 		this.models = data;
-		this.dispatchEvent(new Event("models"));
+		tell(this, "models");
 	}
 
 	#set(state, reason) {
 		if (state === this.state && reason === this.reason) return;
 		this.state = state;
 		this.reason = reason;
-		this.dispatchEvent(new Event("state"));
+		tell(this, "state");
 	}
 }
 

@@ -45,26 +45,27 @@ export class Stage {
 			bar: make("div", { class: "bar", role: "progressbar", "aria-label": "Progress", "aria-valuemin": 0, "aria-valuemax": 100 }, make("span")),
 			notes: make("ul", { class: "notes" }),
 			target: make("li", { class: "tile you", hidden: true }, make("div", { class: "picture" }, make("canvas", { role: "img", "aria-label": `${run.who}, as the model sees it` })), make("div", { class: "caption" }, run.who)),
-			size: make("p", { class: "hint size" }),
+			size: make("p", { class: "hint" }),
 		});
-		this.#said = "";
 		const actions = { open: (index) => this.actions.open(run, index), useSeed: this.actions.useSeed };
 		this.#tiles = run.slots.map((slot) => new Tile(slot.index, actions));
+		parts.faces = make("ul", { class: "faces" }, parts.target, ...this.#tiles.map(({ element }) => element));
+		parts.under = make("p", { class: "under" }, make("span", { class: "ai" }, "AI-generated"), parts.size);
+		this.#said = "";
 		this.element.replaceChildren(
 			make("header", { class: "stage-head" }, make("div", {}, parts.title, parts.meta), make("div", { class: "stage-actions" }, parts.resume, parts.sort, parts.all)),
 			make("div", { class: "progress" }, parts.bar, parts.words),
 			parts.notes,
-			make("ul", { class: "faces" }, parts.target, ...this.#tiles.map((tile) => tile.element)),
-			make("p", { class: "under" }, make("span", { class: "ai" }, "AI-generated"), parts.size),
+			parts.faces,
+			parts.under,
 		);
 	}
 
 	#refresh() {
 		const run = this.run;
-		const { title, meta, sort, all, resume, words, bar, notes, target, size } = this.#parts;
+		const { title, meta, sort, all, resume, words, bar, notes, target, size, faces, under } = this.#parts;
 		const done = run.finished.length;
 		this.element.dataset.phase = run.phase;
-		this.element.dataset.came = String(done > 0);
 		title.textContent = heading(run);
 		meta.textContent = summary(run);
 		all.hidden = done === 0 || run.active;
@@ -73,6 +74,8 @@ export class Stage {
 		resume.hidden = !["cancelled", "failed"].includes(run.phase) || done === run.slots.length;
 		words.textContent = progress(run);
 		const percent = Math.round(100 * run.share);
+		bar.hidden = !run.active;
+		faces.hidden = under.hidden = bar.hidden && !done;
 		bar.setAttribute("aria-valuenow", percent);
 		bar.setAttribute("aria-valuetext", words.textContent);
 		bar.firstChild.style.transform = `scaleX(${run.share})`;
@@ -92,11 +95,11 @@ export class Stage {
 	#sort() {
 		const { sort } = this.#parts;
 		const sorted = sort.getAttribute("aria-pressed") !== "true";
-		sort.setAttribute("aria-pressed", String(sorted));
+		sort.setAttribute("aria-pressed", sorted);
 		const order = [...this.#tiles];
 		const near = ({ index }) => this.run.slots[index].near ?? -1;
 		if (sorted) order.sort((a, b) => near(b) - near(a));
-		order.at(0).element.parentElement.append(...order.map((tile) => tile.element));
+		this.#parts.faces.append(...order.map(({ element }) => element));
 	}
 
 	/** Tell a screen reader now and then, not at every step. */

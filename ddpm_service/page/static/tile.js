@@ -1,6 +1,6 @@
 /** One face in the making: grain, then previews, then the picture, smoothly enlarged. */
 
-import { icon, iconButton, make, near, pen } from "./dom.js";
+import { iconButton, make, near, pen } from "./dom.js";
 import { saveOne, sideOf } from "./download.js";
 
 export const FINE = 512; // px a side that small faces are enlarged to
@@ -23,10 +23,7 @@ function grain(canvas) {
 	const dots = make("canvas", { width: side, height: side });
 	const small = pen(dots);
 	const pixels = small.createImageData(side, side);
-	for (let at = 0; at < pixels.data.length; at += 4) {
-		for (let channel = 0; channel < 3; channel++) pixels.data[at + channel] = 128 + 110 * (Math.random() + Math.random() - 1);
-		pixels.data[at + 3] = 255;
-	}
+	pixels.data.forEach((_, at, data) => (data[at] = at % 4 === 3 ? 255 : 128 + 110 * (Math.random() + Math.random() - 1)));
 	small.putImageData(pixels, 0, 0);
 	canvas.width = canvas.height = FINE;
 	pen(canvas).drawImage(dots, 0, 0, FINE, FINE);
@@ -67,17 +64,7 @@ export class Tile {
 		this.button.disabled = false;
 		this.button.setAttribute("aria-label", `Face ${this.index + 1}, AI-generated, seed ${slot.seed}. Enlarge.`);
 		this.caption.append(
-			make(
-				"button",
-				{
-					class: "bare seed",
-					title: "Use this seed",
-					"aria-label": `Use seed ${slot.seed}`,
-					onclick: () => this.actions.useSeed(slot.seed),
-				},
-				icon("seed"),
-				String(slot.seed),
-			),
+			iconButton("seed", `Use seed ${slot.seed}`, () => this.actions.useSeed(slot.seed), slot.seed),
 			slot.near !== null && make("span", { title: "How near its coarse shapes and colours are to the photo’s" }, near(slot.near)),
 			iconButton("down", `Download face ${this.index + 1}, ${sideOf(slot)} px`, () => saveOne(slot)),
 		);

@@ -42,13 +42,13 @@ export class Viewer {
 			make("div", { class: "viewer-bar" }, this.farther, this.nearer, make("button", { onclick: leave(() => alike(this.#run, this.#slot)) }, "More like this face"), make("button", { onclick: leave(() => useSeed(this.#slot.seed)) }, icon("seed"), "Use seed")),
 			iconButton("close", "Close", () => this.dialog.close()),
 		);
-		this.dialog.addEventListener("keydown", (event) => {
-			if (event.key === "ArrowLeft") this.#go(-1);
-			if (event.key === "ArrowRight") this.#go(1);
-		});
-		this.dialog.addEventListener("click", (event) => {
-			if (event.target === this.dialog) this.dialog.close();
-		});
+		this.dialog.onkeydown = ({ key }) => {
+			if (key === "ArrowLeft") this.#go(-1);
+			if (key === "ArrowRight") this.#go(1);
+		};
+		this.dialog.onclick = ({ target }) => {
+			if (target === this.dialog) this.dialog.close();
+		};
 	}
 
 	get #slot() {

@@ -46,7 +46,7 @@ class TestFirstSight:
         upload(page, photo)
         make(page)
         nameless = page.evaluate(
-            """() => [...document.querySelectorAll("button, input:not(.away), select, [tabindex='0']")]
+            """() => [...document.querySelectorAll("button, input:not([hidden]), select, [tabindex='0']")]
             .filter(e => !(e.innerText || e.ariaLabel || e.labels?.length || e.getAttribute("aria-label")))
             .map(e => e.outerHTML)"""
         )

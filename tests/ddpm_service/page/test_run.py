@@ -33,7 +33,7 @@ class TestProgress:
         assert finished(page) == 5
         expect(page.locator(".you")).to_be_visible()
         expect(page.locator("#stage .ai")).to_have_text("AI-generated")
-        expect(page.locator(".size")).to_have_text("64 × 64 px, smoothly enlarged")
+        expect(page.locator(".under .hint")).to_have_text("64 × 64 px, smoothly enlarged")
         expect(page.locator("#live")).to_have_text("5 faces in 3 s")
 
     def test_a_picture_is_shown_as_soon_as_it_is_finished(self, page: Page, service: Service) -> None:
