@@ -1,25 +1,32 @@
 /** Text inside PNG files: the mark and the settings of a picture, read and carried over to what is drawn from it. */
 
+import { bytesOf } from "./dom.js";
 import { crc32 } from "./zip.js";
 
-const latin = (bytes) => new TextDecoder("latin1").decode(bytes);
+export const latin = (bytes) => new TextDecoder("latin1").decode(bytes);
 
-async function chunks(file) {
-	const bytes = new Uint8Array(await file.arrayBuffer());
+export function chunks(bytes) {
 	const view = new DataView(bytes.buffer);
 	const found = [];
-	for (let at = 8; at + 12 <= bytes.length; ) {
+	for (let at = 8, kind; at + 12 <= bytes.length && kind !== "IEND"; ) {
 		const end = at + 12 + view.getUint32(at);
-		found.push({ kind: latin(bytes.subarray(at + 4, at + 8)), bytes: bytes.subarray(at, end) });
+		kind = latin(bytes.subarray(at + 4, at + 8));
+		found.push({ kind, bytes: bytes.subarray(at, end) });
 		at = end;
 	}
 	return found;
 }
 
+/** A chunk with the sum at its end put right. */
+export function sealed(chunk) {
+	new DataView(chunk.buffer, chunk.byteOffset).setUint32(chunk.length - 4, crc32(chunk.subarray(4, -4)));
+	return chunk;
+}
+
 /** What a picture made here was asked for; null where a file does not say so. */
 export async function settingsIn(file) {
 	if (file.type !== "image/png") return null;
-	const texts = (await chunks(file)).map(({ bytes }) => latin(bytes.subarray(4, -4)));
+	const texts = chunks(await bytesOf(file)).map(({ bytes }) => latin(bytes.subarray(4, -4)));
 	const text = texts.find((each) => each.startsWith("tEXtparameters\0"));
 	try {
 		return text ? JSON.parse(text.slice(15)) : null;
@@ -30,10 +37,10 @@ export async function settingsIn(file) {
 
 /** A drawn PNG with the texts of the picture that it was drawn from, and that one's size. */
 export async function withTexts(drawn, { file, width, height }) {
-	const [head, ...rest] = await chunks(drawn);
-	const texts = (await chunks(file)).filter(({ kind }) => ["tEXt", "iTXt"].includes(kind));
-	const size = new TextEncoder().encode(`tEXttrue_size\0${width}x${height}`);
-	const ends = [size.length - 4, crc32(size)].map((number) => new Uint8Array([24, 16, 8, 0].map((by) => number >>> by)));
-	const parts = [head, ...texts].map(({ bytes }) => bytes);
-	return new Blob([drawn.slice(0, 8), ...parts, ends[0], size, ends[1], ...rest.map(({ bytes }) => bytes)], { type: "image/png" });
+	const [head, ...rest] = chunks(await bytesOf(drawn));
+	const texts = chunks(await bytesOf(file)).filter(({ kind }) => ["tEXt", "iTXt"].includes(kind));
+	const size = new TextEncoder().encode(`\0\0\0\0tEXttrue_size\0${width}x${height}\0\0\0\0`);
+	new DataView(size.buffer).setUint32(0, size.length - 12);
+	const parts = [head, ...texts, { bytes: sealed(size) }, ...rest];
+	return new Blob([drawn.slice(0, 8), ...parts.map(({ bytes }) => bytes)], { type: "image/png" });
 }

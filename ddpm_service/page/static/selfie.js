@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { hasCamera, takePicture } from "./camera.js";
 import { CropFrame, place } from "./crop.js";
-import { blobOf, byId, make } from "./dom.js";
+import { blobOf, byId, make, tell } from "./dom.js";
 import { prepare } from "./photo.js";
 import { settingsIn } from "./png.js";
 import { mayAsk } from "./token.js";
@@ -28,8 +28,7 @@ export class Selfie extends EventTarget {
 		super();
 		const file = byId("file");
 		const fromCamera = byId("file-camera");
-		byId("choose").onclick = () => file.click();
-		byId("choose-other").onclick = () => file.click();
+		byId("choose").onclick = byId("choose-other").onclick = () => file.click();
 		byId("camera-open").onclick = () => this.#useCamera(fromCamera);
 		byId("camera-open").hidden = !hasCamera;
 		byId("photo-remove").onclick = () => this.#remove();
@@ -48,9 +47,8 @@ export class Selfie extends EventTarget {
 	}
 
 	get wish() {
-		if (!this.#photo) return { image: null, fields: {} };
-		if (this.#cropped) return { image: this.#photo.file, fields: { align: String(this.#crop) } };
-		return { image: this.#photo.file, fields: this.#face === null ? {} : { face: this.#face } };
+		const fields = this.#cropped ? { align: String(this.#crop) } : { face: this.#face };
+		return { image: this.#photo?.file ?? null, fields };
 	}
 
 	/** Faces are looked for by the model that is going to be used. */
@@ -68,7 +66,7 @@ export class Selfie extends EventTarget {
 	async take(file) {
 		const turn = ++this.#loading;
 		const settings = await settingsIn(file);
-		if (settings) return this.dispatchEvent(new CustomEvent("settings", { detail: settings }));
+		if (settings) return tell(this, "settings", settings);
 		const photo = await prepare(file);
 		if (turn === this.#loading) this.#show(photo);
 	}
@@ -76,14 +74,10 @@ export class Selfie extends EventTarget {
 	#show(photo) {
 		this.#forget();
 		this.#photo = photo;
-		this.#image.hidden = !photo.shown;
-		if (photo.shown) {
-			this.#image.src = photo.url;
-			this.#proportions(photo.width, photo.height);
-		}
+		if (photo.shown) this.#see(photo);
 		byId("drop").hidden = true;
 		byId("photo").hidden = false;
-		this.dispatchEvent(new Event("change"));
+		tell(this, "change");
 		mayAsk();
 		this.#find();
 	}
@@ -93,13 +87,13 @@ export class Selfie extends EventTarget {
 		this.#forget();
 		byId("drop").hidden = false;
 		byId("photo").hidden = true;
-		this.dispatchEvent(new Event("change"));
+		tell(this, "change");
 		byId("choose").focus();
 	}
 
 	#forget() {
 		this.#search.abort();
-		if (this.#image.src) URL.revokeObjectURL(this.#image.src);
+		URL.revokeObjectURL(this.#image.src);
 		this.#image.removeAttribute("src");
 		this.#photo = this.#target = this.#face = null;
 		this.#cropped = false;
@@ -119,25 +113,19 @@ export class Selfie extends EventTarget {
 		try {
 			const { target, warnings } = await api.detect(this.#model, photo.file, this.wish.fields, search.signal);
 			this.#target = target;
-			if (!photo.shown && target.b64_json) this.#showTarget(target.b64_json);
+			// what the browser cannot show is shown as the model sees it
+			if (!photo.shown && target.b64_json) this.#see({ file: blobOf(target.b64_json, "image/png"), width: 1, height: 1 });
 			this.#overlay();
 			this.#note(found(target, photo.shown, warnings));
-			this.dispatchEvent(new CustomEvent("found", { detail: target.faces.length > 0 }));
+			tell(this, "found", target.faces.length > 0);
 		} catch (failure) {
 			if (search.signal.aborted) return;
 			this.#waiting = failure.passes || failure.status >= 500 || failure.status === 401;
 			this.#note(this.#waiting ? LATER : "");
 			if (this.#waiting) return;
 			if (failure.field === "image" || failure.code === "too_large") this.#remove();
-			this.dispatchEvent(new CustomEvent("problem", { detail: failure }));
+			tell(this, "problem", failure);
 		}
-	}
-
-	/** The browser cannot show the photo: show what the model sees of it. */
-	#showTarget(base64) {
-		this.#image.src = URL.createObjectURL(blobOf(base64, "image/png"));
-		this.#image.hidden = false;
-		this.#proportions(1, 1);
 	}
 
 	#overlay() {
@@ -147,11 +135,11 @@ export class Selfie extends EventTarget {
 		if (!this.#target || !shown) return this.#crop.hide();
 		this.#crop.show(this.#target.box, width, height);
 		this.#target.faces.forEach((face, index) => {
-			if (index === this.#target?.face) return;
+			if (index === this.#target.face) return;
 			const button = make("button", {
 				class: "face",
 				title: "Use this face",
-				"aria-label": `Use face ${index + 1} of ${this.#target?.faces.length}`,
+				"aria-label": `Use face ${index + 1} of ${this.#target.faces.length}`,
 				onclick: () => {
 					this.#face = index;
 					this.#find();
@@ -173,9 +161,10 @@ export class Selfie extends EventTarget {
 		byId("photo-note").textContent = text;
 	}
 
-	#proportions(width, height) {
+	#see({ file, width, height }) {
+		this.#image.src = URL.createObjectURL(file);
 		this.#frame.style.aspectRatio = `${width} / ${height}`;
-		this.#frame.style.setProperty("--ratio", String(width / height));
+		this.#frame.style.setProperty("--ratio", width / height);
 	}
 
 	async #useCamera(app) {
@@ -184,8 +173,7 @@ export class Selfie extends EventTarget {
 			if (photo === "app") app.click();
 			else if (photo) this.#show(photo);
 		} catch (problem) {
-			const message = problem.message;
-			this.dispatchEvent(new CustomEvent("problem", { detail: new api.Failure("camera", message) }));
+			tell(this, "problem", new api.Failure("camera", problem.message));
 		}
 	}
 
@@ -204,11 +192,11 @@ export class Selfie extends EventTarget {
 			curtain.hidden = true;
 			if (!holdsFile(event)) return;
 			event.preventDefault();
-			const file = event.dataTransfer?.files[0];
+			const file = event.dataTransfer.files[0];
 			if (file) this.take(file);
 		});
 		addEventListener("paste", (event) => {
-			const file = [...(event.clipboardData?.files ?? [])].find((each) => each.type.startsWith("image/"));
+			const file = [...event.clipboardData.files].find((each) => each.type.startsWith("image/"));
 			if (file) this.take(file);
 		});
 	}

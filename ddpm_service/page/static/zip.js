@@ -1,5 +1,7 @@
 /** A zip archive without compression: pictures are compressed already. */
 
+import { bytesOf } from "./dom.js";
+
 const TABLE = Uint32Array.from({ length: 256 }, (_, value) => {
 	for (let bit = 0; bit < 8; bit++) value = value & 1 ? (value >>> 1) ^ 0xedb88320 : value >>> 1;
 	return value;
@@ -24,7 +26,7 @@ export async function zip(entries) {
 	const directory = [];
 	const size = (parts) => parts.reduce((sum, part) => sum + part.length, 0);
 	for (const { name, file } of entries) {
-		const bytes = new Uint8Array(await file.arrayBuffer());
+		const bytes = await bytesOf(file);
 		const label = new TextEncoder().encode(name);
 		const length = long(bytes.length);
 		// version 2.0, names in UTF-8, stored
