@@ -16,6 +16,9 @@ from ddpm_core.errors import InvalidInput
 from ddpm_core.schedule import NoiseSchedule
 from ddpm_core.training.recipe import Loss
 
+# Top, bottom, left and right in parts of the side.
+_EYES, _MOUTH = (0.38, 0.56, 0.2, 0.8), (0.66, 0.84, 0.3, 0.7)
+
 
 class Objective(nn.Module):
     """The training loss: (network, clean images) → a loss per image.
@@ -30,6 +33,7 @@ class Objective(nn.Module):
         patch: pixel-unshuffle factor in front of the network.
         bands: of the images, where the network works on bands.
         detail: the weight of detail's loss beside the coarse band's.
+        emphasis: (h, w) what each cell that the network sees weighs, 1 on the average (`emphasis`); None for all alike.
         teacher: (noisy images, timesteps) → clean images, which are learnt in place of the true ones; None for none.
     """
 
@@ -37,6 +41,7 @@ class Objective(nn.Module):
     signal: Tensor
     noise: Tensor
     drawn_up_to: Tensor
+    emphasis: Tensor | None
     weight: Tensor
 
     def __init__(
@@ -51,6 +56,7 @@ class Objective(nn.Module):
         patch: int = 1,
         bands: Bands | None = None,
         detail: float = 0.2,
+        emphasis: Tensor | None = None,
         teacher: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
@@ -63,6 +69,7 @@ class Objective(nn.Module):
         self.register_buffer("noise", (1 - a).sqrt().float())
         even = np.full(schedule.num_levels, 1 / schedule.num_levels)
         self.register_buffer("drawn_up_to", torch.from_numpy(np.cumsum(even if shares is None else shares)))
+        self.register_buffer("emphasis", emphasis)
         self.register_buffer("weight", _min_snr_weight(snr, prediction, min_snr).float())
 
     def timesteps(self, count: int) -> Tensor:
@@ -97,6 +104,8 @@ class Objective(nn.Module):
         out = network(x.contiguous(memory_format=torch.channels_last), t)
         out = out if isinstance(out, Tensor) else out.sample
         distance = self._distance(out.float(), target)
+        if self.emphasis is not None:
+            distance = distance * self.emphasis
         if self.bands is None:
             return self.weight[t] * distance.mean(dim=(1, 2, 3))
         coarse, detail = distance.tensor_split([distance.shape[1] // 4], dim=1)
@@ -110,6 +119,18 @@ class Objective(nn.Module):
                 return F.l1_loss(out, target, reduction="none")
             case Loss.HUBER:
                 return F.huber_loss(out, target, reduction="none")
+
+
+def emphasis(side: int, weight: float) -> Tensor:
+    """Give what each cell of a human face in place (CelebA-HQ's framing) weighs, (side, side), 1 on the average.
+
+    Eyes and mouth weigh `weight` times what the others do: a face is judged by them, and they are a fifth of it.
+    """
+    at = (torch.arange(side) + 0.5) / side
+    weights = torch.ones(side, side)
+    for top, bottom, left, right in (_EYES, _MOUTH):
+        weights[((top < at) & (at < bottom))[:, None] & ((left < at) & (at < right))] = weight
+    return weights / weights.mean()
 
 
 def _min_snr_weight(snr: Tensor, prediction: Prediction, gamma: float) -> Tensor:

@@ -33,6 +33,13 @@ class Loss(StrEnum):
     HUBER = "huber"
 
 
+class OptimizerName(StrEnum):
+    """How weights follow their gradients."""
+
+    ADAMW = "adamw"
+    MUON = "muon"
+
+
 class Decay(StrEnum):
     """How the learning rate falls over the last part of a run."""
 
@@ -96,11 +103,14 @@ class Recipe(BaseModel):
         stratified: spread the timesteps of a batch evenly.
         focus, focus_sigma: share of the timesteps that lie evenly in ln σ between two σ at a 256 px side, such as 0.6
             and [0.04, 2] for fine detail; the others lie evenly over all levels.
+        emphasis: how much more eyes and mouth weigh in the loss than the rest of a human face; 1 for not.
         detail: with bands, the weight of detail's loss beside the coarse band's.
         batch: images in one optimizer step, over all processes.
         accumulate: parts that a batch is computed in, to save memory.
         steps: length of the run, which warm-up and decay refer to.
-        learning_rate, betas, weight_decay, clip: AdamW, and the norm that gradients are clipped to (0 for none).
+        optimizer: adamw, or muon, which learns as much from fewer images (`ddpm_core.training.optimizer`).
+        learning_rate, betas, weight_decay, clip: the optimizer's, and the norm that gradients are clipped to (0 for
+            none).
         warmup: steps of linear warm-up.
         decay, decay_share: how the learning rate falls to zero, over which last share of the run.
         ema_half_life: in images; 0 for no averaging.
@@ -142,10 +152,12 @@ class Recipe(BaseModel):
     stratified: Flag = True
     focus: Share = 0.0
     focus_sigma: Annotated[tuple[Sigma, Sigma], Field(description="two numbers above 0 that rise")] = (0.04, 2.0)
+    emphasis: Annotated[Number, Field(ge=1, description="at least 1")] = 1.0
     detail: Amount = 0.2
     batch: Count = 64
     accumulate: Count = 1
     steps: Count = 100_000
+    optimizer: OptimizerName = OptimizerName.ADAMW
     learning_rate: Part = 4e-4
     betas: Annotated[tuple[Beta, Beta], Field(description="two numbers in 0..1")] = (0.9, 0.99)
     weight_decay: Amount = 0.0
@@ -183,6 +195,8 @@ class Recipe(BaseModel):
             raise _out_of_range("teacher_guide", self.teacher_guide, "0 without a teacher")
         if self.batch % self.accumulate:
             raise _out_of_range("batch", self.batch, f"a multiple of accumulate = {self.accumulate}")
+        if self.emphasis != 1 and self.domain is not Domain.HUMAN_FACE:
+            raise _out_of_range("emphasis", self.emphasis, f"1 but for domain = {Domain.HUMAN_FACE}")
         if "class" not in self.network:
             raise _out_of_range("network", self.network, "a mapping with the key class")
         return self

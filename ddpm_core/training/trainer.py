@@ -21,7 +21,8 @@ from ddpm_core.errors import InvalidInput
 from ddpm_core.training import checkpoint, machine, samples
 from ddpm_core.training.ema import Ema
 from ddpm_core.training.networks import build
-from ddpm_core.training.objective import Objective, timestep_shares
+from ddpm_core.training.objective import Objective, emphasis, timestep_shares
+from ddpm_core.training.optimizer import make_optimizer
 from ddpm_core.training.recipe import Decay, Recipe
 from ddpm_core.training.teacher import Teacher, load_teacher
 
@@ -97,14 +98,7 @@ class Trainer:
         torch.backends.cudnn.benchmark = True  # shapes never change
         self.network = build(recipe).to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = Ema(self.network, recipe.ema_half_life, recipe.ema_ramp)
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=recipe.learning_rate,
-            betas=recipe.betas,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
-        self.model, self.optimizer = accelerator.prepare(self.network, optimizer)
+        self.model, self.optimizer = accelerator.prepare(self.network, make_optimizer(recipe, self.network))
         self.forward = self.model
         if recipe.compile and not machine.missing_to_compile(accelerator.device):
             self.forward = torch.compile(self.model)
@@ -118,6 +112,7 @@ class Trainer:
             patch=recipe.patch,
             bands=described.manifest.bands,
             detail=recipe.detail,
+            emphasis=emphasis(described.network_shape[1], recipe.emphasis) if recipe.emphasis != 1 else None,
             teacher=self._teacher(),
         ).to(accelerator.device)
 

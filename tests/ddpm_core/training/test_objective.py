@@ -6,7 +6,7 @@ from torch import nn
 from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.errors import InvalidInput
 from ddpm_core.schedule import cosine
-from ddpm_core.training.objective import Objective, timestep_shares
+from ddpm_core.training.objective import Objective, emphasis, timestep_shares
 from ddpm_core.training.recipe import Loss
 
 SCHEDULE = cosine()
@@ -111,3 +111,35 @@ def test_a_focus_draws_its_share_evenly_in_ln_sigma_and_the_others_evenly():
 def test_a_focus_on_no_level_is_refused():
     with pytest.raises(InvalidInput, match="No noise level lies in focus_sigma"):
         timestep_shares(SCHEDULE.sigma_256(64), 0.5, (1e-9, 1e-8))
+
+
+def test_emphasis_gives_eyes_and_mouth_their_weight_and_the_whole_its_own():
+    weights = emphasis(32, 4)
+    assert weights.mean().item() == pytest.approx(1)
+    assert weights.max() / weights.min() == pytest.approx(4)
+    high = weights > 1
+    assert high[[15, 15, 24], [12, 19, 16]].all()  # the eyes and the mouth of a face in place
+    assert not high[[20, 2, 15], [16, 16, 1]].any()  # nose, hair and background
+    assert torch.equal(weights, weights.flip(1))
+
+
+def test_an_error_at_the_eyes_weighs_more_and_the_loss_of_an_even_one_is_the_same():
+    class Off(nn.Module):
+        def __init__(self, where):
+            super().__init__()
+            self.where = where
+
+        def forward(self, x, timestep):
+            return self.where.expand_as(x)
+
+    eyes = torch.zeros(16, 16)
+    eyes[7, 4:12] = 1
+    below = torch.zeros(16, 16)
+    below[15, 4:12] = 1
+    x0, t = torch.zeros(1, 3, 32, 32), torch.tensor([500])
+    objective = plain(Prediction.SAMPLE, patch=2, emphasis=emphasis(16, 4))
+    at_eyes, elsewhere, everywhere = (
+        objective(Off(where), x0, t).item() for where in (eyes, below, torch.ones(16, 16))
+    )
+    assert at_eyes == pytest.approx(4 * elsewhere)
+    assert everywhere == pytest.approx(1)

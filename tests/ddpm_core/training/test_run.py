@@ -125,6 +125,17 @@ def test_an_interrupted_run_ends_with_the_same_weights_as_an_uninterrupted_one(f
     assert without_times[0] == without_times[1]
 
 
+def test_so_does_one_by_muon(pictures, tmp_path, tiny):
+    recipe = tiny(optimizer="muon", steps=4)
+    run.train(pictures, tmp_path / "whole", recipe)
+    run.train(pictures, tmp_path / "again", recipe, Limits(max_steps=2))
+    run.resume(tmp_path / "again")
+    for one, other in zip(
+        weights(tmp_path / "whole" / "last")[:2], weights(tmp_path / "again" / "last")[:2], strict=True
+    ):
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
 def test_a_run_killed_at_any_moment_goes_on_from_a_whole_checkpoint(finished, pictures, tmp_path, tiny):
     out, _ = finished
     again = tmp_path / "run"
