@@ -21,7 +21,7 @@ class CurvePoint:
         grid: cells a side of the coarse structure that is pulled.
         weight: strength at the start.
         chroma: strength of the colour part.
-        calls: default number of network calls.
+        calls: default number of network calls, of a model that takes the usual 25 from noise alone.
         apart: least distance of the detail from the selfie's, 1 − correlation.
     """
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddpm_core.bundle import Bundle
+from ddpm_core.bundle import Bundle, SamplingDefaults
 from ddpm_core.curve import CurvePoint, curve
 from ddpm_core.errors import InvalidInput
 from ddpm_core.gate import Judgement
@@ -262,12 +262,18 @@ def _low_pass(bundle: Bundle, asked: _Asked, target: Tensor) -> Plan:
     if point is None:
         named = _FACELESS if is_faceless else RESEMBLANCE.get(mode)
         place["resemblance"] = named if asked.resemblance is None else asked.resemblance
-        point = curve(place["resemblance"])
+        point = _paced(curve(place["resemblance"]), bundle)
     sampler = asked.sampler or _SAMPLER
     table, strength = _pushed(bundle, _low_pass_table(bundle, point, sampler, asked), asked)
     parameters = asked.parameters(mode, table, **place, sampler=str(sampler), eta=asked.eta, **strength)
     alpha_bar = float(bundle.schedule.alpha_bar[table.levels[0]])
     return Plan(table, asked.seeds, bundle.shape, target, parameters, warnings, alpha_bar)
+
+
+def _paced(point: CurvePoint, bundle: Bundle) -> CurvePoint:
+    """Let a model that makes faces of noise in fewer calls than usual make these in fewer as well."""
+    share = bundle.manifest.defaults.num_inference_steps / SamplingDefaults().num_inference_steps
+    return replace(point, calls=max(1.0, point.calls * share))
 
 
 def most_calls(bundle: Bundle) -> dict[str, Any]:

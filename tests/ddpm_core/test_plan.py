@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ddpm_core import schedule
-from ddpm_core.bundle import Bundle, Manifest, Statistics, Tone
+from ddpm_core.bundle import Bundle, Manifest, SamplingDefaults, Statistics, Tone
 from ddpm_core.curve import APART, curve
 from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.domain import Domain
@@ -67,6 +67,20 @@ def test_a_form_can_know_the_most_calls_before_they_are_asked_for(tiny_bundle: B
         with pytest.raises(InvalidInput, match="num_inference_steps"):
             make_plan(tiny_bundle, target, num_inference_steps=calls + 1, **how)
     assert make_plan(tiny_bundle, num_inference_steps=most["unguided"]).calls == most["unguided"]
+
+
+@pytest.mark.parametrize(("usual", "calls"), [(25, (12, 10, 10)), (8, (4, 3, 3)), (50, (24, 20, 20)), (1, (1, 1, 1))])
+def test_a_model_of_fewer_calls_takes_fewer_of_them_in_every_mode(
+    cosine: NoiseSchedule, usual: int, calls: tuple[int, ...]
+) -> None:
+    ours = bundle_of(cosine, 64)
+    defaults = SamplingDefaults(num_inference_steps=usual)
+    bundle = replace(ours, manifest=ours.manifest.model_copy(update={"defaults": defaults}))
+    target = np.zeros((64, 64, 3), np.uint8)
+    assert tuple(make_plan(bundle, target, mode=mode).calls for mode in ("celebrity", "likeness", "faithful")) == calls
+    assert make_plan(bundle).calls == usual
+    assert make_plan(bundle, target, num_inference_steps=7).calls == 7
+    assert make_plan(bundle, target, point=curve(0.5)).calls == 10  # said, as it is
 
 
 def test_more_resemblance_starts_nearer_and_pulls_finer_structure() -> None:
