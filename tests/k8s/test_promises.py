@@ -146,7 +146,7 @@ def test_the_longest_job_and_all_before_it_end_within_the_grace_period(folder, d
     settings = Settings.read(config(folder, reference["configMapRef"]["name"]))
     handler = yaml.safe_load((ROOT / "handlers/model-config.yaml").read_text())["handler"]
     longest = handler["max_work"] * SECONDS_PER_STEP
-    queue = settings.max_open * 5 * 9 * SECONDS_PER_STEP  # a full queue of what people ask for by default
+    queue = settings.max_open * 10 * 4 * SECONDS_PER_STEP  # a full queue of what people ask for by default
     assert longest + queue < settings.drain_seconds
     sleep, pause = serving(deployment)["lifecycle"]["preStop"]["exec"]["command"]
     assert sleep == "sleep"
