@@ -108,7 +108,7 @@ class Recipe(BaseModel):
         batch: images in one optimizer step, over all processes.
         accumulate: parts that a batch is computed in, to save memory.
         steps: length of the run, which warm-up and decay refer to.
-        optimizer: adamw, or muon, which learns as much from fewer images (`ddpm_core.training.optimizer`).
+        optimizer: adamw, or muon, which disturbs finished weights less (`ddpm_core.training.optimizer`).
         learning_rate, betas, weight_decay, clip: the optimizer's, and the norm that gradients are clipped to (0 for
             none).
         warmup: steps of linear warm-up.
