@@ -82,34 +82,72 @@ class Objective(nn.Module):
 
     def forward(self, network: nn.Module, x0: Tensor, t: Tensor) -> Tensor:
         """Noise x0 (B, C, H, W) to timesteps t (B,), ask the network, and give the weighted loss (B,)."""
-        signal, noise = self.signal[t].view(-1, 1, 1, 1), self.noise[t].view(-1, 1, 1, 1)
-        e = torch.randn_like(x0)
-        x = signal * x0 + noise * e
+        x = self.noised(x0, t, torch.randn_like(x0))
         if self.teacher is not None:
             x0 = self.teacher(x, t)
-            e = (x - signal * x0) / noise
+        return self.loss_of(self.ask(network, x, t), x, x0, t)
+
+    def noised(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Give clean images x0 (B, C, H, W) with noise at timesteps t (B,)."""
+        return _each(self.signal, t) * x0 + _each(self.noise, t) * noise
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Give σ of timesteps t, noise over signal, (B, 1, 1, 1) float32."""
+        return _each(self.noise, t) / _each(self.signal, t)
+
+    def shown(self, x: Tensor, t: Tensor) -> Tensor:
+        """Give what a network sees of noisy images x (B, C, H, W) at timesteps t (B,), in its own shape."""
         if self.bands is not None:
-            asked = self.bands.ask(x, self.alpha_bar[t].view(-1, 1, 1, 1))
-            x, target = asked.input, asked.target(self.bands.split(x0))
-        else:
-            match self.prediction:
-                case Prediction.EPSILON:
-                    target = e
-                case Prediction.V:
-                    target = signal * e - noise * x0
-                case Prediction.SAMPLE:
-                    target = x0
+            x = self.bands.ask(x, _each(self.alpha_bar, t)).input
+        if self.patch > 1:
+            x = F.pixel_unshuffle(x, self.patch)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def ask(self, network: nn.Module, x: Tensor, t: Tensor) -> Tensor:
+        """Give a network's answer to noisy images x (B, C, H, W) at timesteps t (B,), float32, in its own shape."""
+        out = network(self.shown(x, t), t)
+        answer: Tensor = out if isinstance(out, Tensor) else out.sample
+        return answer.float()
+
+    def clean(self, out: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Give the clean images (B, C, H, W) that an answer to noisy ones x at t means."""
+        out = F.pixel_shuffle(out, self.patch) if self.patch > 1 else out
+        if self.bands is not None:
+            return self.bands.join(self.bands.ask(x, _each(self.alpha_bar, t)).clean(out))
+        signal, noise = _each(self.signal, t), _each(self.noise, t)
+        match self.prediction:
+            case Prediction.EPSILON:
+                return (x - noise * out) / signal
+            case Prediction.V:
+                return signal * x - noise * out
+            case Prediction.SAMPLE:
+                return out
+
+    def loss_of(self, out: Tensor, x: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+        """Give the weighted loss (B,) of an answer to noisy images x at t whose clean ones are x0."""
+        target = self._target(x, x0, t)
         if self.patch > 1:  # a permutation of pixels: the distance is the same on either side of it
-            x, target = F.pixel_unshuffle(x, self.patch), F.pixel_unshuffle(target, self.patch)
-        out = network(x.contiguous(memory_format=torch.channels_last), t)
-        out = out if isinstance(out, Tensor) else out.sample
-        distance = self._distance(out.float(), target)
+            target = F.pixel_unshuffle(target, self.patch)
+        distance = self._distance(out, target)
         if self.emphasis is not None:
             distance = distance * self.emphasis
         if self.bands is None:
             return self.weight[t] * distance.mean(dim=(1, 2, 3))
         coarse, detail = distance.tensor_split([distance.shape[1] // 4], dim=1)
         return self.weight[t] * coarse.mean(dim=(1, 2, 3)) + self.detail * detail.mean(dim=(1, 2, 3))
+
+    def _target(self, x: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+        """Give the answer that means x0, before pixels are unshuffled."""
+        if self.bands is not None:
+            return self.bands.ask(x, _each(self.alpha_bar, t)).target(self.bands.split(x0))
+        signal, noise = _each(self.signal, t), _each(self.noise, t)
+        match self.prediction:
+            case Prediction.EPSILON:
+                return (x - signal * x0) / noise
+            case Prediction.V:
+                return (signal * x - x0) / noise
+            case Prediction.SAMPLE:
+                return x0
 
     def _distance(self, out: Tensor, target: Tensor) -> Tensor:
         match self.loss:
@@ -119,6 +157,11 @@ class Objective(nn.Module):
                 return F.l1_loss(out, target, reduction="none")
             case Loss.HUBER:
                 return F.huber_loss(out, target, reduction="none")
+
+
+def _each(values: Tensor, t: Tensor) -> Tensor:
+    """Give a number for every image, (B, 1, 1, 1)."""
+    return values[t].view(-1, 1, 1, 1)
 
 
 def emphasis(side: int, weight: float) -> Tensor:

@@ -98,6 +98,10 @@ class Recipe(BaseModel):
         teacher: folder of a bundle of the same pictures and schedule; what it predicts, pushed by its guide, is learnt
             in place of the clean image; empty for none. Begin with its weights (`init`): the student needs no guide.
         teacher_guide: how far the teacher's guide pushes, 1..3; 0 for the bundle's own weight.
+        critic: folder of a finished bundle of the same pictures, whose features judge what is made; with it a network
+            learns to make whole pictures in few calls (`ddpm_core.training.realism`). Begin with a finished network.
+        perceptual, adversarial: with a critic, the weights of the distance in its features and of its word.
+        rollout: with a critic, the share of a batch that begins with what the network itself predicts.
         schedule, num_levels, prediction: the diffusion.
         loss, min_snr: distance, and γ of the Min-SNR weighting (0 for none; Hang et al. 2023).
         stratified: spread the timesteps of a batch evenly.
@@ -144,6 +148,10 @@ class Recipe(BaseModel):
     init: Text = ""
     teacher: Text = ""
     teacher_guide: Annotated[Number, Field(description="1..3, or 0 for the teacher's own")] = 0.0
+    critic: Text = ""
+    perceptual: Amount = 0.1
+    adversarial: Amount = 0.005
+    rollout: Share = 0.6
     schedule: Schedule = Schedule.COSINE
     num_levels: Count = 1000
     prediction: Prediction = Prediction.V
@@ -193,6 +201,10 @@ class Recipe(BaseModel):
             raise _out_of_range("teacher_guide", self.teacher_guide, "1..3, or 0 for the teacher's own")
         if self.teacher_guide and not self.teacher:
             raise _out_of_range("teacher_guide", self.teacher_guide, "0 without a teacher")
+        if self.critic and self.teacher:
+            raise _out_of_range("critic", self.critic, "empty with a teacher")
+        if self.critic and self.accumulate > 1:
+            raise _out_of_range("accumulate", self.accumulate, "1 with a critic")
         if self.batch % self.accumulate:
             raise _out_of_range("batch", self.batch, f"a multiple of accumulate = {self.accumulate}")
         if self.emphasis != 1 and self.domain is not Domain.HUMAN_FACE:

@@ -17,12 +17,15 @@ from torch import Tensor, nn
 
 from ddpm_core.bundle import Bundle, fit_weights
 from ddpm_core.data.stream import Stream
+from ddpm_core.domain import Domain
 from ddpm_core.errors import InvalidInput
 from ddpm_core.training import checkpoint, machine, samples
+from ddpm_core.training.critic import load_critic
 from ddpm_core.training.ema import Ema
 from ddpm_core.training.networks import build
 from ddpm_core.training.objective import Objective, emphasis, timestep_shares
 from ddpm_core.training.optimizer import make_optimizer
+from ddpm_core.training.realism import Realism
 from ddpm_core.training.recipe import Decay, Recipe
 from ddpm_core.training.teacher import Teacher, load_teacher
 
@@ -115,6 +118,33 @@ class Trainer:
             emphasis=emphasis(described.network_shape[1], recipe.emphasis) if recipe.emphasis != 1 else None,
             teacher=self._teacher(),
         ).to(accelerator.device)
+        self.realism = self._realism()
+
+    def _realism(self) -> Realism | None:
+        recipe, described, accelerator = self.recipe, self.described, self.accelerator
+        if not recipe.critic:
+            return None
+        if accelerator.num_processes > 1:
+            message = f"{accelerator.num_processes} processes cannot train one critic; start one."
+            raise InvalidInput("out_of_range", message, field="critic", given=recipe.critic, allowed="one process")
+        sigma = described.schedule.sigma_256(recipe.image_size)[1:]
+        return Realism(
+            self.objective,
+            load_critic(Path(recipe.critic), described, accelerator.device),
+            torch.from_numpy(np.log(sigma)).to(accelerator.device),
+            perceptual=recipe.perceptual,
+            adversarial=recipe.adversarial,
+            rollout=recipe.rollout,
+            mirror=recipe.domain is Domain.HUMAN_FACE,
+            compiled=self.forward is not self.model,
+        )
+
+    def _loss(self, x0: Tensor) -> Tensor:
+        if self.realism is not None:
+            with self.accelerator.autocast():
+                return self.realism.loss(self.forward, x0, self.progress.step)
+        loss: Tensor = self.objective(self.forward, x0, self.objective.timesteps(len(x0))).mean()
+        return loss
 
     def _teacher(self) -> Teacher | None:
         if not self.recipe.teacher:
@@ -188,6 +218,8 @@ class Trainer:
             group.update(betas=self.recipe.betas, weight_decay=self.recipe.weight_decay)
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.realism is not None and state.get("critic"):
+            self.realism.critic.load(state["critic"])
         self.progress = Progress(**state["progress"])
 
     def save(self, run: Path, *, best: bool) -> None:
@@ -202,6 +234,7 @@ class Trainer:
         state = {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {},
+            "critic": self.realism.critic.state() if self.realism is not None else {},
             "progress": asdict(self.progress),
         }
         checkpoint.save(run, self.progress.step, self.snapshot, self.network, state, best=best)
@@ -251,7 +284,7 @@ class Trainer:
             x0 = self.training.batch(progress.images + part * count, count)
             last = i == recipe.accumulate - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
-                loss = self.objective(self.forward, x0, self.objective.timesteps(count)).mean() / recipe.accumulate
+                loss = self._loss(x0) / recipe.accumulate
                 accelerator.backward(loss)
             total += loss.detach()
         if recipe.clip:
@@ -260,6 +293,8 @@ class Trainer:
             norm = torch.zeros((), device=accelerator.device)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.realism is not None:
+            self.realism.learn()
         progress.step += 1
         progress.images += recipe.batch
         self.ema.update(self.network, recipe.batch, progress.images)

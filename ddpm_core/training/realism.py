@@ -1,0 +1,121 @@
+"""Learning to make whole pictures in few calls, beside learning to denoise.
+
+The best answer in the mean square is the mean of all pictures that may be meant: soft, and in few calls that is what
+is served. So part of a batch begins with what the network itself makes of a noisy picture, as a sampler's next call
+does, and a critic that is trained beside it says whether the result looks like a photograph.
+
+Source: adversarial training of few-step samplers, Sauer et al. 2024 (arXiv:2403.12015); from their own predictions, Yin
+et al. 2024 (arXiv:2405.14867); distances in a denoiser's features, Lin & Yang 2023 (arXiv:2401.00110).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ddpm_core.sampling import mirrored
+from ddpm_core.training.critic import Critic, Features, even_in_log, nearest
+from ddpm_core.training.objective import Objective
+
+_FROM = (1.0, 16.0)
+"""σ₂₅₆ of the noisy pictures that the network's own predictions come from: where guided faces are made."""
+_FALLS = (3.0, 8.0)
+"""How many times less noise the next call has."""
+_CELLS = 8
+_KEPT = 0.5
+"""What the coarse structure weighs, 8 cells a side, of which the next call must not forget."""
+_STEPS_TO_BELIEVE = 40
+"""Steps until the critic, which knows nothing at first, has its full weight."""
+
+
+class Realism:
+    """The loss of a batch: the objective's, the distance in features, and what the critic says.
+
+    Args:
+        objective: how denoising is judged.
+        critic: of pictures.
+        log_sigma: (T,) ln σ₂₅₆ of the timesteps.
+        perceptual: weight of the distance in features.
+        adversarial: weight of the critic's word.
+        rollout: share of a batch that begins with the network's own predictions.
+        mirror: whether their noise is the same on both sides, as that of faces is when they are sampled.
+        compiled: translate the critic's network first.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        critic: Critic,
+        log_sigma: Tensor,
+        *,
+        perceptual: float,
+        adversarial: float,
+        rollout: float,
+        mirror: bool,
+        compiled: bool,
+    ) -> None:
+        self.objective, self.critic, self.log_sigma = objective, critic, log_sigma
+        self.perceptual, self.adversarial, self.rollout, self.mirror = perceptual, adversarial, rollout, mirror
+        self._see: Callable[..., Features] = torch.compile(critic.see) if compiled else critic.see
+        self._seen: tuple[Features, Features] | None = None
+
+    def loss(self, network: nn.Module, x0: Tensor, step: int) -> Tensor:
+        """Give the loss of clean images x0 (B, C, H, W) at a step of the run, and remember them for `learn`."""
+        objective, critic = self.objective, self.critic
+        own = round(self.rollout * len(x0))
+        plain = len(x0) - own
+        t = objective.timesteps(plain)
+        x = objective.noised(x0[:plain], t, torch.randn_like(x0[:plain]))
+        if own:
+            x_own, t_own = self._own(network, x0[plain:])
+            x, t = torch.cat([x, x_own]), torch.cat([t, t_own])
+        out = objective.ask(network, x, t)
+        made = objective.clean(out, x, t)
+        through, noise = critic.timesteps(len(x0)), torch.randn_like(x0)
+        seen = self._see(made, through, noise)
+        with torch.no_grad():
+            wanted = self._see(x0, through, noise)
+        self._seen = (seen, wanted)
+        critic.heads.requires_grad_(requires_grad=False)
+        believed = self.adversarial * min(1.0, step / _STEPS_TO_BELIEVE)
+        loss = -believed * critic.realism(seen).mean()
+        critic.heads.requires_grad_(requires_grad=True)
+        if plain:
+            near = critic.distance([each[:plain] for each in seen], [each[:plain] for each in wanted])
+            loss = loss + objective.loss_of(out[:plain], x[:plain], x0[:plain], t[:plain]).mean()
+            loss = loss + self.perceptual * near.mean()
+        if own:
+            loss = loss + _KEPT * (_coarse(made[plain:]) - _coarse(x0[plain:])).square().mean()
+        return loss
+
+    def learn(self) -> None:
+        """Train the critic on what the last loss was made of."""
+        if self._seen is not None:
+            self.critic.learn(*self._seen)
+            self._seen = None
+
+    def _own(self, network: nn.Module, x0: Tensor) -> tuple[Tensor, Tensor]:
+        """Give what an ancestral sampler's next call would see of x0 (B, C, H, W), and its timesteps (B,)."""
+        objective = self.objective
+        before = even_in_log(len(x0), *_FROM, x0.device)
+        after = before - even_in_log(len(x0), *_FALLS, x0.device)
+        t, t_next = nearest(self.log_sigma, before), nearest(self.log_sigma, after)
+        with torch.no_grad():
+            x = objective.noised(x0, t, self._noise(x0))
+            r = objective.clean(objective.ask(network, x, t), x, t).clamp(-1, 1)
+            sigma, sigma_next = objective.sigma(t), objective.sigma(t_next)
+            kept = (sigma_next / sigma).square()
+            unit = (1 + sigma.square()).sqrt()  # 1/√ᾱ
+            mean = r + kept * (x * unit - r)
+            return (mean + sigma_next * (1 - kept).sqrt() * self._noise(x0)) / (1 + sigma_next.square()).sqrt(), t_next
+
+    def _noise(self, like: Tensor) -> Tensor:
+        noise = torch.randn_like(like)
+        return mirrored(noise, torch.ones(len(like), device=like.device)) if self.mirror else noise
+
+
+def _coarse(images: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(images, _CELLS)
