@@ -7,7 +7,8 @@ eye, while in pixels it is near. The critic's network is left as it is; only sma
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +41,21 @@ class Critic(nn.Module):
     Args:
         bundle: the finished model; its own noise schedule, blocks and bands are used.
         device: where the pictures are.
+        compiled: translate its network for this machine at the first look.
 
     Raises:
         InvalidInput: a network of another class than UNet2DModel.
     """
 
-    def __init__(self, bundle: Bundle, device: torch.device) -> None:
+    def __init__(self, bundle: Bundle, device: torch.device, *, compiled: bool = False) -> None:
         super().__init__()
         network = bundle.load_network()
         if not isinstance(network, UNet2DModel):
             message = f"critic = {bundle.path} is of class {type(network).__name__}; only a UNet2DModel can be one."
             raise InvalidInput("other_model", message, field="critic", given=str(bundle.path), allowed="UNet2DModel")
         manifest = bundle.manifest
+        walk = partial(_features, network)
+        self._walk: Callable[[Tensor, Tensor], Features] = torch.compile(walk) if compiled else walk
         self.network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
         asked = Objective(bundle.schedule, manifest.prediction_type, patch=manifest.patch, bands=manifest.bands)
         self.asked = asked.to(device)
@@ -70,14 +74,7 @@ class Critic(nn.Module):
 
     def see(self, images: Tensor, t: Tensor, noise: Tensor) -> Features:
         """Give the features of clean images (B, C, H, W) through noise at timesteps t (B,)."""
-        network, x = self.network, self.asked.shown(self.asked.noised(images, t, noise), t)
-        embedding = network.time_embedding(network.time_proj(t).to(x.dtype))
-        h: Tensor = network.conv_in(x)
-        seen = []
-        for block in network.down_blocks:
-            h, before = block(hidden_states=h, temb=embedding)
-            seen.append(before[0])
-        return [*seen, network.mid_block(h, embedding)]
+        return self._walk(self.asked.shown(self.asked.noised(images, t, noise), t), t)
 
     def distance(self, seen: Features, wanted: Features) -> Tensor:
         """Give how far features are from others, (B,): the mean square between them, each place made of one length."""
@@ -119,6 +116,17 @@ class Critic(nn.Module):
         return zip(self.heads, seen, self.weights, strict=True)
 
 
+def _features(network: UNet2DModel, x: Tensor, t: Tensor) -> Features:
+    """Go a network's way down and through its middle."""
+    embedding = network.time_embedding(network.time_proj(t).to(x.dtype))
+    h: Tensor = network.conv_in(x)
+    seen = []
+    for block in network.down_blocks:
+        h, before = block(hidden_states=h, temb=embedding)
+        seen.append(before[0])
+    return [*seen, network.mid_block(h, embedding)]
+
+
 def _head(width: int) -> nn.Sequential:
     return nn.Sequential(
         nn.GroupNorm(1, width, affine=False),
@@ -146,7 +154,7 @@ def nearest(log_sigma: Tensor, wanted: Tensor) -> Tensor:
     return torch.searchsorted(log_sigma, wanted.to(log_sigma.dtype)).clamp_(max=len(log_sigma) - 1)
 
 
-def load_critic(path: Path, student: Bundle, device: torch.device) -> Critic:
+def load_critic(path: Path, student: Bundle, device: torch.device, *, compiled: bool = False) -> Critic:
     """Read a critic for a model in training.
 
     Raises:
@@ -157,4 +165,4 @@ def load_critic(path: Path, student: Bundle, device: torch.device) -> Critic:
         ours, theirs = ("{} × {} × {}".format(*each.shape) for each in (student, bundle))
         message = f"critic = {path} makes pictures of {theirs}; it takes {ours}."
         raise InvalidInput("other_model", message, field="critic", given=str(path), allowed=ours)
-    return Critic(bundle, device)
+    return Critic(bundle, device, compiled=compiled)

@@ -10,8 +10,6 @@ et al. 2024 (arXiv:2405.14867); distances in a denoiser's features, Lin & Yang 2
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -42,7 +40,6 @@ class Realism:
         adversarial: weight of the critic's word.
         rollout: share of a batch that begins with the network's own predictions.
         mirror: whether their noise is the same on both sides, as that of faces is when they are sampled.
-        compiled: translate the critic's network first.
     """
 
     def __init__(
@@ -55,11 +52,9 @@ class Realism:
         adversarial: float,
         rollout: float,
         mirror: bool,
-        compiled: bool,
     ) -> None:
         self.objective, self.critic, self.log_sigma = objective, critic, log_sigma
         self.perceptual, self.adversarial, self.rollout, self.mirror = perceptual, adversarial, rollout, mirror
-        self._see: Callable[..., Features] = torch.compile(critic.see) if compiled else critic.see
         self._seen: tuple[Features, Features] | None = None
 
     def loss(self, network: nn.Module, x0: Tensor, step: int) -> Tensor:
@@ -75,9 +70,9 @@ class Realism:
         out = objective.ask(network, x, t)
         made = objective.clean(out, x, t)
         through, noise = critic.timesteps(len(x0)), torch.randn_like(x0)
-        seen = self._see(made, through, noise)
+        seen = critic.see(made, through, noise)
         with torch.no_grad():
-            wanted = self._see(x0, through, noise)
+            wanted = critic.see(x0, through, noise)
         self._seen = (seen, wanted)
         critic.heads.requires_grad_(requires_grad=False)
         believed = self.adversarial * min(1.0, step / _STEPS_TO_BELIEVE)

@@ -130,13 +130,12 @@ class Trainer:
         sigma = described.schedule.sigma_256(recipe.image_size)[1:]
         return Realism(
             self.objective,
-            load_critic(Path(recipe.critic), described, accelerator.device),
+            load_critic(Path(recipe.critic), described, accelerator.device, compiled=self.forward is not self.model),
             torch.from_numpy(np.log(sigma)).to(accelerator.device),
             perceptual=recipe.perceptual,
             adversarial=recipe.adversarial,
             rollout=recipe.rollout,
             mirror=recipe.domain is Domain.HUMAN_FACE,
-            compiled=self.forward is not self.model,
         )
 
     def _loss(self, x0: Tensor) -> Tensor:
