@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ddpm_core import schedule as schedules
 from ddpm_core.bands import Bands, spread_of
-from ddpm_core.bundle import Bundle, Manifest, SamplingDefaults
+from ddpm_core.bundle import Bundle, Manifest
 from ddpm_core.data.stream import Stream
 from ddpm_core.errors import InvalidInput
 from ddpm_core.schedule import NoiseSchedule
@@ -56,7 +56,6 @@ def describe(recipe: Recipe, provenance: Mapping[str, Any] | None = None, bands:
     Raises:
         InvalidInput: a setting that no bundle can have, by name.
     """
-    calls = SamplingDefaults().num_inference_steps
     try:
         manifest = Manifest.model_validate(
             {
@@ -68,7 +67,7 @@ def describe(recipe: Recipe, provenance: Mapping[str, Any] | None = None, bands:
                 "patch": recipe.patch,
                 "bands": bands,
                 "prediction_type": recipe.prediction,
-                "defaults": {"num_inference_steps": min(calls, recipe.num_levels)},
+                "defaults": {"num_inference_steps": min(recipe.num_inference_steps, recipe.num_levels)},
                 "provenance": dict(provenance or {}),
             }
         )

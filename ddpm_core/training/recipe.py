@@ -103,6 +103,8 @@ class Recipe(BaseModel):
         perceptual, adversarial: with a critic, the weights of the distance in its features and of its word.
         rollout: with a critic, the share of a batch that begins with what the network itself predicts.
         schedule, num_levels, prediction: the diffusion.
+        num_inference_steps: network calls from noise alone that the bundle asks for; guided modes take fewer in
+            proportion. Small networks and those with a critic make better pictures in few.
         loss, min_snr: distance, and γ of the Min-SNR weighting (0 for none; Hang et al. 2023).
         stratified: spread the timesteps of a batch evenly.
         focus, focus_sigma: share of the timesteps that lie evenly in ln σ between two σ at a 256 px side, such as 0.6
@@ -155,6 +157,7 @@ class Recipe(BaseModel):
     schedule: Schedule = Schedule.COSINE
     num_levels: Count = 1000
     prediction: Prediction = Prediction.V
+    num_inference_steps: Count = 25
     loss: Loss = Loss.MSE
     min_snr: Amount = 5.0
     stratified: Flag = True

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from ddpm_core.bundle import GUIDE_WEIGHTS, MANIFEST, WEIGHTS, Guide, read_bundle
 from ddpm_core.errors import InvalidInput
 from ddpm_core.training import checkpoint, run, samples
+from ddpm_core.training.description import describe
 from ddpm_core.training.export import export
 from ddpm_core.training.loop import Limits
 
@@ -18,6 +19,11 @@ def last(pictures, tmp_path_factory, tiny):
     out = tmp_path_factory.mktemp("export") / "run"
     run.train(pictures, out, tiny(num_levels=20, terms="Only for tests."), Limits(max_steps=2))
     return out / "last"
+
+
+@pytest.mark.parametrize(("asked", "calls"), [({}, 25), ({"num_inference_steps": 8}, 8), ({"num_levels": 20}, 20)])
+def test_a_bundle_asks_for_the_calls_that_the_recipe_says_as_far_as_it_has_levels(tiny, asked, calls):
+    assert describe(tiny(**asked)).manifest.defaults.num_inference_steps == calls
 
 
 def test_a_bundle_holds_the_averaged_weights_in_16_bit(last, tmp_path):
