@@ -74,7 +74,8 @@ class Critic(nn.Module):
 
     def see(self, images: Tensor, t: Tensor, noise: Tensor) -> Features:
         """Give the features of clean images (B, C, H, W) through noise at timesteps t (B,)."""
-        return self._walk(self.asked.shown(self.asked.noised(images, t, noise), t), t)
+        seen = self._walk(self.asked.shown(self.asked.noised(images, t, noise), t), t)
+        return [each.float() for each in seen]  # autocast may give 16 bits, and the heads learn outside of it
 
     def distance(self, seen: Features, wanted: Features) -> Tensor:
         """Give how far features are from others, (B,): the mean square between them, each place made of one length."""
@@ -86,10 +87,11 @@ class Critic(nn.Module):
 
     def realism(self, seen: Features) -> Tensor:
         """Give how much like photographs pictures look, (B,); 1 a scale and above is sure."""
-        return sum(
-            ((head(features)[:, 0] * weight).mean((1, 2)) for head, features, weight in self._each(seen)),
-            torch.zeros((), device=seen[0].device),
-        )
+        parts = [
+            (head(features)[:, 0] * weight).mean((1, 2))
+            for head, features, weight in zip(self.heads, seen, self.weights, strict=True)
+        ]
+        return torch.stack(parts).sum(0)
 
     def learn(self, made: Features, real: Features) -> Tensor:
         """Train the heads by one step to tell what was made from photographs; give the hinge loss."""
@@ -111,9 +113,6 @@ class Critic(nn.Module):
         """Take up what `state` gave."""
         self.heads.load_state_dict(state["heads"])
         self.optimizer.load_state_dict(state["optimizer"])
-
-    def _each(self, seen: Features) -> zip[tuple[nn.Module, Tensor, Tensor]]:
-        return zip(self.heads, seen, self.weights, strict=True)
 
 
 def _features(network: UNet2DModel, x: Tensor, t: Tensor) -> Features:

@@ -111,6 +111,11 @@ def test_the_bundle_names_the_critic_and_a_run_with_one_is_resumed_exactly(finis
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_critic_learns_in_16_bits_as_well(finished, pictures, tmp_path, tiny):
+    recipe = tiny(network=UNET, init=str(finished), critic=str(finished), precision="bfloat16", **END)
+    assert run.train(pictures, tmp_path / "run", recipe, Limits(max_steps=2)).step == 2
+
+
 def test_pictures_on_bands_have_a_critic_as_well(pictures, tmp_path, tiny):
     run.train(pictures, tmp_path / "first", tiny(network=UNET, bands=1, **END), Limits(max_steps=1))
     critic = str(tmp_path / "first/last")
