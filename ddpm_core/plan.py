@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ddpm_core.bundle import Bundle, SamplingDefaults
 from ddpm_core.curve import CurvePoint, curve
+from ddpm_core.domain import Domain
 from ddpm_core.errors import InvalidInput
 from ddpm_core.gate import Judgement
 from ddpm_core.pixels import Pixels, to_tensor
@@ -61,6 +62,10 @@ _SAMPLER = Sampler.DDPM
 
 _MIRRORED_BELOW = 9.0
 """σ₂₅₆ from which on both sides of a face have the same noise: eyes are decided there, pose and background before."""
+
+_SPARED = 0.7
+"""How far eyes, nose and mouth stay what they are where detail is kept apart: their detail is then 0.2 or more from the
+selfie's, and 1 % of different photographs of one person are nearer than 0.17 (docs/decisions.md)."""
 
 _PLACES = 21
 """Positions on the curve that a form's slider has."""
@@ -308,6 +313,7 @@ def _low_pass_table(bundle: Bundle, point: CurvePoint, sampler: Sampler, asked: 
         grid=np.full(n, float(min(round(point.grid), size))),
         chroma=np.full(n, point.chroma),
         apart=np.full(n, point.apart),
+        spared=np.full(n, _SPARED if _is_human_face(bundle, asked) else 0.0),
     )
 
 
@@ -320,6 +326,10 @@ def _mirrored(bundle: Bundle, table: StepTable, asked: _Asked) -> StepTable:
         return table
     sigma = bundle.schedule.sigma_256(bundle.manifest.image_size)[table.levels[:-1]]
     return replace(table, mirror=np.where(sigma <= _MIRRORED_BELOW, asked.mirror, 0.0))
+
+
+def _is_human_face(bundle: Bundle, asked: _Asked) -> bool:
+    return bundle.manifest.domain is Domain.HUMAN_FACE and asked.judgement.has_face is not False
 
 
 def _pushed(bundle: Bundle, table: StepTable, asked: _Asked) -> tuple[StepTable, dict[str, float]]:

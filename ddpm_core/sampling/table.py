@@ -44,6 +44,7 @@ class StepTable:
         shift: (n,) √ᾱ', the coefficient of Δ.
         weight, grid, chroma: (n,) low-pass guidance: strength (0 = none), cells a side, colour strength.
         apart: (n,) least distance of the detail from the target's, 1 − correlation (0 = none).
+        spared: (n,) how far eyes, nose and mouth are left as they are by it, 0..1 (0 = not).
         guide: (n,) autoguidance: w − 1, how far r is moved from the guide's prediction (0 = none).
         pixel: (n,) pixel guidance: length of the step along the sign of the error (0 = none).
     """
@@ -60,6 +61,7 @@ class StepTable:
     grid: Column = field(default_factory=lambda: np.zeros(0))
     chroma: Column = field(default_factory=lambda: np.zeros(0))
     apart: Column = field(default_factory=lambda: np.zeros(0))
+    spared: Column = field(default_factory=lambda: np.zeros(0))
     guide: Column = field(default_factory=lambda: np.zeros(0))
     pixel: Column = field(default_factory=lambda: np.zeros(0))
 

@@ -55,7 +55,7 @@ def advance(denoiser: Denoiser, batch: Batch) -> Batch:
     if has["weight"] or has["apart"]:
         grids = [max(1, int(grid)) for grid in numbers[:, COLUMNS.index("grid")]]
         delta = low_pass_displacement(x0, batch.target, column["weight"], grids, column["chroma"])
-        delta = delta + apart_displacement(x0 + delta, batch.target, column["apart"])
+        delta = delta + apart_displacement(x0 + delta, batch.target, column["apart"], column["spared"])
         x_next += _each(column["shift"]) * delta
     if has["pixel"]:
         x_next += _each(column["shift"]) * pixel_displacement(r, batch.target, column["pixel"])

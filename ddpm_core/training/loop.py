@@ -91,7 +91,7 @@ def run(trainer: Trainer, folder: Path, limits: Limits, report: Report) -> Progr
                 log(loss=loss, learning_rate=rate, gradient_norm=norm, images_per_second=clock.speed())
             if len(trainer.held_back) and (_due(progress.step, recipe.validate_every) or progress.step == recipe.steps):
                 loss = _validation(trainer)
-                better = loss < progress.best
+                better = loss < progress.best and trainer.best_by_loss
                 progress.best, progress.stale = min(progress.best, loss), 0 if better else progress.stale + 1
                 log(validation_loss=loss)
                 stop = stop or 0 < recipe.patience <= progress.stale
@@ -103,7 +103,7 @@ def run(trainer: Trainer, folder: Path, limits: Limits, report: Report) -> Progr
                 book.grid(progress.step, trainer.samples())
             due = stop or _due(progress.step, recipe.checkpoint_every) or clock.due(recipe.checkpoint_minutes)
             if due and saved_step != progress.step:
-                save(best=not len(trainer.held_back))
+                save(best=not trainer.best_by_loss)
         trainer.accelerator.wait_for_everyone()  # the last checkpoint is there when any process returns
     finally:
         if book is not None:

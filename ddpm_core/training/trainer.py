@@ -138,6 +138,11 @@ class Trainer:
             mirror=recipe.domain is Domain.HUMAN_FACE,
         )
 
+    @property
+    def best_by_loss(self) -> bool:
+        """Whether held-back images say which step is the best; with a critic it is the last one."""
+        return len(self.held_back) > 0 and self.realism is None
+
     def _loss(self, x0: Tensor) -> Tensor:
         if self.realism is not None:
             with self.accelerator.autocast():
@@ -218,7 +223,7 @@ class Trainer:
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         if self.realism is not None and state.get("critic"):
-            self.realism.critic.load(state["critic"])
+            self.realism.load(state["critic"])
         self.progress = Progress(**state["progress"])
 
     def save(self, run: Path, *, best: bool) -> None:
@@ -233,7 +238,7 @@ class Trainer:
         state = {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {},
-            "critic": self.realism.critic.state() if self.realism is not None else {},
+            "critic": self.realism.state() if self.realism is not None else {},
             "progress": asdict(self.progress),
         }
         checkpoint.save(run, self.progress.step, self.snapshot, self.network, state, best=best)

@@ -16,6 +16,7 @@ from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.guidance import (
     apart_displacement,
     detail,
+    features,
     low_pass,
     low_pass_displacement,
     pixel_displacement,
@@ -108,18 +109,41 @@ def test_without_chroma_the_colour_differences_stay(images: tuple[Tensor, Tensor
     assert torch.allclose(delta[:, 0], delta[:, 2], atol=1e-6)
 
 
+NOT_SPARED = torch.zeros(4)
+
+
 def _distance(image: Tensor, target: Tensor) -> Tensor:
     return 1 - torch.cosine_similarity(detail(image).flatten(1), detail(target).flatten(1))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("side", [64, 96, 256])
-def test_detail_too_near_to_the_targets_is_brought_to_the_distance_asked_for(side: int) -> None:
+def test_detail_too_near_to_the_targets_is_brought_to_the_distance_asked_for(side: int, share: float) -> None:
     target, own = torch.rand(2, 4, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
     near = 0.8 * target + 0.3 * own
-    asked = torch.tensor([0.2, 0.5, 0.6, 1.0])
+    asked, spared = torch.tensor([0.2, 0.5, 0.6, 1.0]), torch.full((4,), share)
     assert (_distance(near, target) < 0.1).all()
-    delta = apart_displacement(near, target, asked)
+    delta = apart_displacement(near, target, asked, spared)
     assert torch.allclose(_distance(near + delta, target), asked, atol=1e-3)
+
+
+def test_eyes_nose_and_mouth_are_spared_and_what_tells_photographs_apart_is_taken_elsewhere() -> None:
+    target, own = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    near, asked, spared = 0.8 * target + 0.3 * own, torch.tensor([0.5, 0.5]), torch.tensor([0.0, 1.0])
+    taken = apart_displacement(near.expand(2, -1, -1, -1), target.expand(2, -1, -1, -1), asked, spared).abs()
+    eye, hair = taken[:, :, 27:32, 18:26].mean((1, 2, 3)), taken[:, :, :16].mean((1, 2, 3))
+    assert eye[1] == 0
+    assert eye[0] > 0
+    assert hair[1] > hair[0]
+
+
+def test_eyes_nose_and_mouth_lie_where_the_framing_puts_them_at_every_size() -> None:
+    for side in (64, 128, 256):
+        at = features(side, torch.device("cpu"))
+        place = at[:: side // 64, :: side // 64]
+        assert place[30, 20] == place[30, 44] == place[48, 32] == 1
+        assert place[8, 32] == place[62, 32] == place[32, 4] == 0
+        assert torch.allclose(at, at.flip(-1), atol=1e-5)
 
 
 @pytest.mark.parametrize("period", [6, 8, 10, 12])
@@ -128,7 +152,7 @@ def test_regular_stripes_are_taken_a_little_way_apart_by_a_little(side: int, per
     """The detail of their detail is not their detail, so away from it they never come to resemble it less and less."""
     stripes = torch.sin(torch.arange(side) * 2 * torch.pi * 64 / side / period + 0.7).sign().expand(4, 3, side, side)
     asked = torch.tensor([0.005, 0.01, 0.015, 0.02])
-    delta = apart_displacement(0.9 * stripes, stripes, asked)
+    delta = apart_displacement(0.9 * stripes, stripes, asked, NOT_SPARED)
     assert delta.abs().max() < 1.5
     assert torch.allclose(_distance(0.9 * stripes + delta, stripes), asked, atol=1e-4)
 
@@ -136,13 +160,13 @@ def test_regular_stripes_are_taken_a_little_way_apart_by_a_little(side: int, per
 def test_images_far_enough_from_the_target_are_left_alone_and_so_are_rows_that_ask_for_nothing() -> None:
     target, own = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert _distance(own, target) > 0.9
-    assert not apart_displacement(own, target, torch.tensor([0.6])).any()
-    assert not apart_displacement(target, target, torch.tensor([0.0])).any()
+    assert not apart_displacement(own, target, torch.tensor([0.6]), NOT_SPARED[:1]).any()
+    assert not apart_displacement(target, target, torch.tensor([0.0]), NOT_SPARED[:1]).any()
 
 
 def test_of_the_target_itself_no_detail_is_left_but_all_that_is_coarse() -> None:
     target = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    left = target + apart_displacement(target, target, torch.tensor([0.6]))
+    left = target + apart_displacement(target, target, torch.tensor([0.6]), NOT_SPARED[:1])
     assert detail(left).norm() < 0.2 * detail(target).norm()
     assert torch.allclose(low_pass(left, 8), low_pass(target, 8), atol=0.05)
 

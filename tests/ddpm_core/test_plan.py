@@ -141,6 +141,17 @@ def test_no_mode_gives_the_photograph_back_even_by_a_model_that_knows_no_other_p
 
 
 @pytest.mark.parametrize("domain", Domain)
+def test_only_of_human_faces_the_features_are_spared_by_what_keeps_photographs_apart(
+    cosine: NoiseSchedule, domain: Domain
+) -> None:
+    bundle, aim = bundle_of(cosine, 64, domain), np.zeros((64, 64, 3), np.uint8)
+    plan = make_plan(bundle, aim, mode="likeness", seed=0)
+    assert (plan.table.spared > 0).all() == (domain is Domain.HUMAN_FACE)
+    faceless = make_plan(bundle, aim, mode="likeness", seed=0, judgement=Judgement(has_face=False))
+    assert not faceless.table.spared.any()
+
+
+@pytest.mark.parametrize("domain", Domain)
 def test_both_sides_of_a_face_have_the_same_noise_where_eyes_are_decided(cosine: NoiseSchedule, domain: Domain) -> None:
     bundle = bundle_of(cosine, 64, domain)
     aim = np.zeros((64, 64, 3), np.uint8)

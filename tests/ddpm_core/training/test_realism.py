@@ -78,23 +78,45 @@ def test_a_critic_looks_through_noise_in_which_fine_detail_is_still_seen(critic)
 
 
 @pytest.mark.parametrize("rollout", [0.0, 0.5, 1.0])
-def test_a_share_of_a_batch_begins_with_what_the_network_predicts_of_more_noise(finished, critic, rollout):
+def test_a_share_of_a_batch_is_of_the_network_s_own_making_at_one_call_a_step(finished, critic, rollout):
     bundle = read_bundle(finished)
     objective, asked = Objective(bundle.schedule, bundle.manifest.prediction_type), []
 
     def network(x, t):
-        asked.append(t)
+        asked.append((x.detach(), t))
         return torch.zeros_like(x, requires_grad=True)
 
     sizes = {"perceptual": 1.0, "adversarial": 1.0, "mirror": False}
     realism = Realism(objective, critic, critic.log_sigma, rollout=rollout, **sizes)
-    assert torch.isfinite(realism.loss(network, squares(8), step=100))
-    realism.learn()
+    for _ in range(2):
+        assert torch.isfinite(realism.loss(network, squares(8), step=100))
+        realism.learn()
+    assert [len(t) for _, t in asked] == [8, 8]
     own = round(8 * rollout)
-    assert [len(t) for t in asked] == ([own] if own else []) + [8]
-    if own:
-        before, after = (critic.log_sigma[t].exp() for t in (asked[0], asked[1][8 - own :]))
-        assert ((before / after > 2.5) & (before / after < 9)).all()
+    (_, first), (_, second) = asked
+    before, after = first[8 - own :], second[8 - own :]
+    assert (after < before).all()
+
+
+def test_a_critic_s_word_counts_little_where_noise_hides_what_the_picture_will_be(finished, critic):
+    bundle = read_bundle(finished)
+    objective = Objective(bundle.schedule, bundle.manifest.prediction_type)
+    sizes = {"perceptual": 0.0, "adversarial": 1.0, "rollout": 0.0, "mirror": False}
+    realism = Realism(objective, critic, critic.log_sigma, **sizes)
+
+    def slope(t):
+        objective.timesteps = lambda count: torch.full((count,), t)
+        bias = torch.zeros(1, requires_grad=True)
+        torch.manual_seed(3)
+        realism.loss(lambda x, t: x * 0 + bias, squares(4), step=100).backward()
+        objective_alone = torch.zeros(1, requires_grad=True)
+        torch.manual_seed(3)
+        x = objective.noised(squares(4), torch.full((4,), t), torch.randn(4, 3, 16, 16))
+        objective.loss_of(x * 0 + objective_alone, x, squares(4), torch.full((4,), t)).mean().backward()
+        return (bias.grad - objective_alone.grad).abs().item()
+
+    clear, hidden = (int(torch.searchsorted(critic.log_sigma, float(np.log(sigma)))) for sigma in (2.0, 500.0))
+    assert slope(hidden) < 0.05 * slope(clear)
 
 
 def test_the_bundle_names_the_critic_and_a_run_with_one_is_resumed_exactly(finished, pictures, tmp_path, tiny):
@@ -109,6 +131,15 @@ def test_the_bundle_names_the_critic_and_a_run_with_one_is_resumed_exactly(finis
     assert not all(np.array_equal(a, b) for a, b in zip(weights[0], weights[1], strict=True))
     for a, b in zip(weights[1], weights[2], strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_with_a_critic_the_last_step_is_the_best_for_the_loss_says_little_of_pictures(
+    finished, pictures, tmp_path, tiny
+):
+    recipe = tiny(network=UNET, init=str(finished), critic=str(finished), validate_every=1, steps=3)
+    run.train(pictures, tmp_path / "run", recipe)
+    assert (tmp_path / "run/best").resolve() == (tmp_path / "run/last").resolve()
+    assert read_bundle(tmp_path / "run/best").manifest.provenance["steps"] == 3
 
 
 def test_a_critic_learns_in_16_bits_as_well(finished, pictures, tmp_path, tiny):
@@ -128,6 +159,7 @@ def test_pictures_on_bands_have_a_critic_as_well(pictures, tmp_path, tiny):
     [
         ({"image_size": 8}, "makes pictures of 3 × 16 × 16; it takes 3 × 8 × 8"),
         ({"accumulate": 2}, "accumulate must be 1 with a critic, not 2"),
+        ({"patience": 2}, "patience must be 0 with a critic"),
         ({"teacher": "a"}, "must be empty with a teacher"),
         ({"rollout": 1.5}, "rollout must be 0..1, not 1.5"),
         ({"adversarial": -1}, "adversarial must be 0 or more, not -1"),
