@@ -1,29 +1,27 @@
 """Learning to make whole pictures in few calls, beside learning to denoise.
 
 The best answer in the mean square is the mean of all pictures that may be meant: soft, and in few calls that is what
-is served. So part of a batch is of the network's own making, under way from call to call (`rollout.py`), and a critic
-that is trained beside it says whether what is made of it looks like a photograph.
+is served. So part of a batch begins with what the network itself makes of a noisy picture, as a sampler's next call
+does, and a critic that is trained beside it says whether the result looks like a photograph.
 
-Source: adversarial training of few-step samplers, Sauer et al. 2024 (arXiv:2403.12015); distances in a denoiser's
-features, Lin & Yang 2023 (arXiv:2401.00110).
+Source: adversarial training of few-step samplers, Sauer et al. 2024 (arXiv:2403.12015); from their own predictions, Yin
+et al. 2024 (arXiv:2405.14867); distances in a denoiser's features, Lin & Yang 2023 (arXiv:2401.00110).
 """
 
 from __future__ import annotations
-
-import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm_core.training.critic import Critic, Features
+from ddpm_core.sampling import mirrored
+from ddpm_core.training.critic import Critic, Features, even_in_log, nearest
 from ddpm_core.training.objective import Objective
-from ddpm_core.training.rollout import Rollout
 
-_IN_SIGHT = 16.0
-"""σ₂₅₆ at which the critic's word has half of its weight: in more noise whole pictures cannot be asked for yet."""
+_FROM = (1.0, 16.0)
+"""σ₂₅₆ of the noisy pictures that the network's own predictions come from: where guided faces are made."""
+_FALLS = (3.0, 8.0)
+"""How many times less noise the next call has."""
 _CELLS = 8
 _KEPT = 0.5
 """What the coarse structure weighs, 8 cells a side, of which the next call must not forget."""
@@ -40,8 +38,8 @@ class Realism:
         log_sigma: (T,) ln σ₂₅₆ of the timesteps.
         perceptual: weight of the distance in features.
         adversarial: weight of the critic's word.
-        rollout: share of a batch that is of the network's own making.
-        mirror: whether its late noise is the same on both sides, as that of faces is when they are sampled.
+        rollout: share of a batch that begins with the network's own predictions.
+        mirror: whether their noise is the same on both sides, as that of faces is when they are sampled.
     """
 
     def __init__(
@@ -56,19 +54,19 @@ class Realism:
         mirror: bool,
     ) -> None:
         self.objective, self.critic, self.log_sigma = objective, critic, log_sigma
-        self.perceptual, self.adversarial, self.rollout = perceptual, adversarial, rollout
-        self.under_way = Rollout(objective, log_sigma, mirror=mirror)
+        self.perceptual, self.adversarial, self.rollout, self.mirror = perceptual, adversarial, rollout, mirror
         self._seen: tuple[Features, Features] | None = None
 
     def loss(self, network: nn.Module, x0: Tensor, step: int) -> Tensor:
         """Give the loss of clean images x0 (B, C, H, W) at a step of the run, and remember them for `learn`."""
         objective, critic = self.objective, self.critic
-        plain = len(x0) - round(self.rollout * len(x0))
+        own = round(self.rollout * len(x0))
+        plain = len(x0) - own
         t = objective.timesteps(plain)
         x = objective.noised(x0[:plain], t, torch.randn_like(x0[:plain]))
-        if plain < len(x0):
-            own = self.under_way.now(x0[plain:])
-            x, t, x0 = torch.cat([x, own.x]), torch.cat([t, own.t]), torch.cat([x0[:plain], own.x0])
+        if own:
+            x_own, t_own = self._own(network, x0[plain:])
+            x, t = torch.cat([x, x_own]), torch.cat([t, t_own])
         out = objective.ask(network, x, t)
         made = objective.clean(out, x, t)
         through, noise = critic.timesteps(len(x0)), torch.randn_like(x0)
@@ -78,15 +76,14 @@ class Realism:
         self._seen = (seen, wanted)
         critic.heads.requires_grad_(requires_grad=False)
         believed = self.adversarial * min(1.0, step / _STEPS_TO_BELIEVE)
-        loss = -believed * (self._in_sight(t) * critic.realism(seen)).mean()
+        loss = -believed * critic.realism(seen).mean()
         critic.heads.requires_grad_(requires_grad=True)
         if plain:
             near = critic.distance([each[:plain] for each in seen], [each[:plain] for each in wanted])
             loss = loss + objective.loss_of(out[:plain], x[:plain], x0[:plain], t[:plain]).mean()
             loss = loss + self.perceptual * near.mean()
-        if plain < len(x0):
+        if own:
             loss = loss + _KEPT * (_coarse(made[plain:]) - _coarse(x0[plain:])).square().mean()
-            self.under_way.go_on(made[plain:].detach())
         return loss
 
     def learn(self) -> None:
@@ -95,18 +92,24 @@ class Realism:
             self.critic.learn(*self._seen)
             self._seen = None
 
-    def state(self) -> dict[str, Any]:
-        """Give what a resumed run needs, for `load`."""
-        return {**self.critic.state(), "under_way": self.under_way.state()}
+    def _own(self, network: nn.Module, x0: Tensor) -> tuple[Tensor, Tensor]:
+        """Give what an ancestral sampler's next call would see of x0 (B, C, H, W), and its timesteps (B,)."""
+        objective = self.objective
+        before = even_in_log(len(x0), *_FROM, x0.device)
+        after = before - even_in_log(len(x0), *_FALLS, x0.device)
+        t, t_next = nearest(self.log_sigma, before), nearest(self.log_sigma, after)
+        with torch.no_grad():
+            x = objective.noised(x0, t, self._noise(x0))
+            r = objective.clean(objective.ask(network, x, t), x, t).clamp(-1, 1)
+            sigma, sigma_next = objective.sigma(t), objective.sigma(t_next)
+            kept = (sigma_next / sigma).square()
+            unit = (1 + sigma.square()).sqrt()  # 1/√ᾱ
+            mean = r + kept * (x * unit - r)
+            return (mean + sigma_next * (1 - kept).sqrt() * self._noise(x0)) / (1 + sigma_next.square()).sqrt(), t_next
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state` gave."""
-        self.critic.load(state)
-        self.under_way.load(state.get("under_way", {}))
-
-    def _in_sight(self, t: Tensor) -> Tensor:
-        """Give how far a picture can be known at timesteps t (B,), 1 to 0."""
-        return torch.sigmoid(2 * (math.log(_IN_SIGHT) - self.log_sigma[t])).float()
+    def _noise(self, like: Tensor) -> Tensor:
+        noise = torch.randn_like(like)
+        return mirrored(noise, torch.ones(len(like), device=like.device)) if self.mirror else noise
 
 
 def _coarse(images: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ class Recipe(BaseModel):
         critic: folder of a finished bundle of the same pictures, whose features judge what is made; with it a network
             learns to make whole pictures in few calls (`ddpm_core.training.realism`). Begin with a finished network.
         perceptual, adversarial: with a critic, the weights of the distance in its features and of its word.
-        rollout: with a critic, the share of a batch that is of the network's own making, call after call.
+        rollout: with a critic, the share of a batch that begins with what the network itself predicts.
         schedule, num_levels, prediction: the diffusion.
         num_inference_steps: network calls from noise alone that the bundle asks for; guided modes take fewer in
             proportion. Small networks and those with a critic make better pictures in few.

@@ -223,7 +223,7 @@ class Trainer:
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         if self.realism is not None and state.get("critic"):
-            self.realism.load(state["critic"])
+            self.realism.critic.load(state["critic"])
         self.progress = Progress(**state["progress"])
 
     def save(self, run: Path, *, best: bool) -> None:
@@ -238,7 +238,7 @@ class Trainer:
         state = {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {},
-            "critic": self.realism.state() if self.realism is not None else {},
+            "critic": self.realism.critic.state() if self.realism is not None else {},
             "progress": asdict(self.progress),
         }
         checkpoint.save(run, self.progress.step, self.snapshot, self.network, state, best=best)

@@ -41,7 +41,7 @@ def test_a_point_and_a_position_exclude_each_other(tiny_bundle: Bundle, target: 
 
 @pytest.mark.parametrize(
     ("mode", "sigma", "stop", "grid", "calls"),
-    [("celebrity", 14.0, 2.0, 12, 12), ("likeness", 8.0, 1.0, 16, 10), ("faithful", 4.0, 0.6, 24, 10)],
+    [("celebrity", 14.0, 2.0, 12, 12), ("likeness", 5.0, 0.7, 20, 10), ("faithful", 3.5, 0.55, 28, 10)],
 )
 def test_the_modes_are_the_measured_points(
     cosine: NoiseSchedule, mode: str, sigma: float, stop: float, grid: int, calls: int
