@@ -18,7 +18,6 @@ from torch import Tensor
 
 from ddpm_core.bundle import Bundle, SamplingDefaults
 from ddpm_core.curve import CurvePoint, curve
-from ddpm_core.domain import Domain
 from ddpm_core.errors import InvalidInput
 from ddpm_core.gate import Judgement
 from ddpm_core.pixels import Pixels, to_tensor
@@ -329,7 +328,7 @@ def _mirrored(bundle: Bundle, table: StepTable, asked: _Asked) -> StepTable:
 
 
 def _is_human_face(bundle: Bundle, asked: _Asked) -> bool:
-    return bundle.manifest.domain is Domain.HUMAN_FACE and asked.judgement.has_face is not False
+    return bundle.manifest.domain.kind == "human" and asked.judgement.has_face is not False
 
 
 def _pushed(bundle: Bundle, table: StepTable, asked: _Asked) -> tuple[StepTable, dict[str, float]]:
