@@ -38,9 +38,9 @@ class CurvePoint:
 # `faithful` eyes and mouths smear, for the details may not be the selfie's and there is too little noise for others.
 _CURVE = (
     CurvePoint(60.0, 10.0, 4, 0.3, 0.3, 16),
-    CurvePoint(14.0, 2.0, 12, 0.7, 0.8, 12),
+    CurvePoint(8.0, 1.0, 16, 0.9, 1.0, 10),
     CurvePoint(5.0, 0.7, 20, 0.9, 1.0, 10),
-    CurvePoint(3.5, 0.55, 28, 0.9, 1.0, 10),
+    CurvePoint(4.5, 0.65, 26, 0.9, 1.0, 10),
     CurvePoint(2.0, 0.4, 40, 0.9, 1.0, 7, apart=0.0),
 )
 

@@ -21,7 +21,7 @@ from ddpm_core.curve import CurvePoint, curve
 from ddpm_core.errors import InvalidInput
 from ddpm_core.gate import Judgement
 from ddpm_core.pixels import Pixels, to_tensor
-from ddpm_core.sampling import MAX_SEED, Sampler, SampleState, StepTable, build, ddim_raw, mirrored, noise_key, noises
+from ddpm_core.sampling import MAX_SEED, Sampler, SampleState, StepTable, build, ddim_raw, noise_key, noises
 from ddpm_core.tone import pull
 
 E = TypeVar("E", bound=StrEnum)
@@ -58,9 +58,6 @@ _UNJUDGED = Judgement()
 
 _SAMPLER = Sampler.DDPM
 """Unless said: fresh noise at every call washes errors out (docs/decisions.md)."""
-
-_MIRRORED_BELOW = 9.0
-"""σ₂₅₆ from which on both sides of a face have the same noise: eyes are decided there, pose and background before."""
 
 _SPARED = 0.7
 """How far eyes, nose and mouth stay what they are where detail is kept apart: their detail is then 0.2 or more from the
@@ -116,7 +113,6 @@ class Plan:
     def start(self) -> list[SampleState]:
         """Give every image before its first call: noise, or the noised target (SDEdit, Meng et al. 2022)."""
         first = noises(torch.tensor([noise_key(seed, 0) for seed in self.seeds]), self.shape)
-        first = mirrored(first, torch.full((len(first),), self.table.mirror[0], dtype=first.dtype))
         if self.target is not None:
             first = math.sqrt(self.start_alpha_bar) * self.target + math.sqrt(1 - self.start_alpha_bar) * first
         return [SampleState(self.table, seed, x, target=self.target) for seed, x in zip(self.seeds, first, strict=True)]
@@ -135,7 +131,6 @@ class _Asked:
     eta: float
     guidance_loss_scale: float
     guide: float | None
-    mirror: float
     judgement: Judgement
 
     def calls(self, default: int) -> int:
@@ -161,7 +156,6 @@ def make_plan(
     eta: float = 0.0,
     guidance_loss_scale: float = PIXEL_LOSS_SCALE,
     guide: float | None = None,
-    mirror: float = 1.0,
     seed: int = -1,
     judgement: Judgement = _UNJUDGED,
 ) -> Plan:
@@ -179,7 +173,6 @@ def make_plan(
         eta: 0..1, for `ddim`.
         guidance_loss_scale: ≥ 0, for `pixel`.
         guide: w of autoguidance, 1..3; 1 for none; the bundle's own unless said. Not with `pixel`.
-        mirror: 0..1, of models of faces: how far the noise is the same on both sides; for measurements.
         seed: 0..2³²−1, or −1 for a random one.
         judgement: what `Pipeline.judge` said of the target; `auto` chooses by it.
 
@@ -210,7 +203,6 @@ def make_plan(
         eta=eta,
         guidance_loss_scale=guidance_loss_scale,
         guide=guide,
-        mirror=mirror,
         judgement=judgement,
     )
     if asked.mode is Mode.NONE:
@@ -229,7 +221,7 @@ def _unguided(bundle: Bundle, asked: _Asked) -> Plan:
     schedule = bundle.schedule
     sampler = asked.sampler or _SAMPLER
     levels = schedule.karras(schedule.num_levels, asked.calls(bundle.manifest.defaults.num_inference_steps))
-    table = _mirrored(bundle, build(sampler, schedule, levels, eta=asked.eta), asked)
+    table = build(sampler, schedule, levels, eta=asked.eta)
     table, strength = _pushed(bundle, table, asked)
     parameters = asked.parameters(Mode.NONE, table, sampler=str(sampler), eta=asked.eta, **strength)
     return Plan(table, asked.seeds, bundle.shape, None, parameters)
@@ -302,7 +294,7 @@ def _low_pass_table(bundle: Bundle, point: CurvePoint, sampler: Sampler, asked: 
     size, schedule = bundle.manifest.image_size, bundle.schedule
     start = _start_level(bundle, point)
     levels = schedule.karras(start, asked.calls(min(round(point.calls), start)))
-    table = _mirrored(bundle, build(sampler, schedule, levels, eta=asked.eta), asked)
+    table = build(sampler, schedule, levels, eta=asked.eta)
     sigma = schedule.sigma_256(size)[table.levels[:-1]]
     fade = np.log(sigma / point.sigma_stop) / math.log(point.sigma_start / point.sigma_stop)
     n = len(table)
@@ -314,17 +306,6 @@ def _low_pass_table(bundle: Bundle, point: CurvePoint, sampler: Sampler, asked: 
         apart=np.full(n, point.apart),
         spared=np.full(n, _SPARED if _is_human_face(bundle, asked) else 0.0),
     )
-
-
-def _mirrored(bundle: Bundle, table: StepTable, asked: _Asked) -> StepTable:
-    """Give both sides of a face the same noise, late enough: an eye that is made of other noise is another eye.
-
-    Not where the selfie has no face: what is made of it lies anywhere.
-    """
-    if bundle.manifest.domain.kind is None or asked.judgement.has_face is False:
-        return table
-    sigma = bundle.schedule.sigma_256(bundle.manifest.image_size)[table.levels[:-1]]
-    return replace(table, mirror=np.where(sigma <= _MIRRORED_BELOW, asked.mirror, 0.0))
 
 
 def _is_human_face(bundle: Bundle, asked: _Asked) -> bool:

@@ -83,11 +83,11 @@ _COLUMN_MEANS = {
     "R": "r, x₀ before it is clipped",
     "D": "z, fresh noise",
     "shift": "Δ, what the selfie moves",
-    "mirror": "how far z is its own mirror image",
     "guide": "push away from the worse network",
     "weight": "pull to the selfie's coarse shapes",
     "chroma": "pull to its colours",
     "apart": "least distance from its detail",
+    "spared": "share that eyes, nose and mouth are spared of it",
     "pixel": "step along the error of its pixels",
 }
 
@@ -99,7 +99,7 @@ def draw_table(table: StepTable, title: str, out: Path) -> None:
     calls = np.arange(1, len(table) + 1)
     used = [name for name in COLUMNS if getattr(table, name).any()]
     for name in used:
-        axes: Axes = bottom if name in ("mirror", "guide", "weight", "chroma", "apart", "pixel") else top
+        axes: Axes = bottom if name in ("guide", "weight", "chroma", "apart", "spared", "pixel") else top
         if name != "grid":
             axes.plot(calls, getattr(table, name), label=f"{name}: {_COLUMN_MEANS[name]}", marker=".", linewidth=1)
     top.set(title=title, ylabel="coefficient in the next picture")

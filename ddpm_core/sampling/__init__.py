@@ -1,6 +1,6 @@
 """Samplers as tables, images under way as states, and the tick that advances them."""
 
-from ddpm_core.sampling.noise import MAX_SEED, mirrored, noise, noise_key, noises
+from ddpm_core.sampling.noise import MAX_SEED, noise, noise_key, noises
 from ddpm_core.sampling.state import Batch, SampleState
 from ddpm_core.sampling.table import Sampler, StepTable, build, ddim, ddim_raw, ddpm, dpmpp_2m
 from ddpm_core.sampling.through import advance_through_network
@@ -19,7 +19,6 @@ __all__ = [
     "ddim_raw",
     "ddpm",
     "dpmpp_2m",
-    "mirrored",
     "noise",
     "noise_key",
     "noises",

@@ -16,7 +16,6 @@ from torch import Tensor
 MAX_SEED = 2**32 - 1
 _POSITIONS = 2**16
 _BITS = 16  # a value's
-_BROW = (0.2, 0.36)  # of the height, from the top
 
 
 def _signed(number: int) -> int:
@@ -61,33 +60,11 @@ def noises(keys: Tensor, shape: Sequence[int]) -> Tensor:
     return _quantiles(keys.device).index_select(0, index.flatten()).view(len(keys), *shape)
 
 
-def mirrored(z: Tensor, correlation: Tensor) -> Tensor:
-    """Mix noise with its own mirror image, left for right; each value stays standard normal.
-
-    Args:
-        z: (B, C, H, W) standard normal noise.
-        correlation: (B,) of a value with the one in its mirror place, 0..1: z itself, or the same on both sides. At the
-            top, where a face has its hair, it falls to 0: hair is not symmetric.
-    """
-    c = correlation.view(-1, 1, 1, 1) * _below_hair(z.shape[-2], z.device).to(z.dtype)
-    more, less = (1 + c).sqrt(), (1 - c).sqrt()
-    return ((more + less) * z + (more - less) * z.flip(-1)) / 2
-
-
 def _mix(z: Tensor) -> Tensor:
     """Give SplitMix64's output for states of 64 bits; products wrap, and a shift leaves the sign's copies out."""
     z = (z ^ ((z >> 30) & (2**34 - 1))) * _MIX_1
     z = (z ^ ((z >> 27) & (2**37 - 1))) * _MIX_2
     return z ^ ((z >> 31) & (2**33 - 1))
-
-
-@lru_cache(maxsize=16)
-def _below_hair(height: int, device: torch.device) -> Tensor:
-    """Give (H, 1) shares that rise smoothly from 0 to 1 over the brow of an aligned face."""
-    low, high = _BROW
-    place = (torch.arange(height) + 0.5) / height
-    share = ((place - low) / (high - low)).clamp(0, 1)
-    return (share.square() * (3 - 2 * share))[:, None].to(device)
 
 
 @lru_cache(maxsize=16)

@@ -5,8 +5,7 @@ of different samplers, step counts and noise levels together, each by its own nu
 
     x' = A·x + B0·x0 + B1·x0_prev + R·r + D·z + √ᾱ'·Δ
 
-with r the raw predicted clean image, x0 = clip(r, −1, 1), z fresh noise, and Δ the displacement by guidance. Of faces
-z may be the same on both sides.
+with r the raw predicted clean image, x0 = clip(r, −1, 1), z fresh noise, and Δ the displacement by guidance.
 """
 
 from __future__ import annotations
@@ -40,7 +39,6 @@ class StepTable:
     Attributes:
         levels: (n+1,) noise levels, from the start down to 0; call k goes from levels[k] to levels[k+1].
         A, B0, B1, R, D: (n,) coefficients of x, x0, x0_prev, r and z.
-        mirror: (n,) correlation of z with its own mirror image, 0..1 (0 = none).
         shift: (n,) √ᾱ', the coefficient of Δ.
         weight, grid, chroma: (n,) low-pass guidance: strength (0 = none), cells a side, colour strength.
         apart: (n,) least distance of the detail from the target's, 1 − correlation (0 = none).
@@ -56,7 +54,6 @@ class StepTable:
     R: Column
     D: Column
     shift: Column
-    mirror: Column = field(default_factory=lambda: np.zeros(0))
     weight: Column = field(default_factory=lambda: np.zeros(0))
     grid: Column = field(default_factory=lambda: np.zeros(0))
     chroma: Column = field(default_factory=lambda: np.zeros(0))

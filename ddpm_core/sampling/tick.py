@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddpm_core.denoiser import Denoiser
 from ddpm_core.guidance import apart_displacement, auto_displacement, low_pass_displacement, pixel_displacement
-from ddpm_core.sampling.noise import mirrored, noise_key, noises
+from ddpm_core.sampling.noise import noise_key, noises
 from ddpm_core.sampling.state import Batch, SampleState
 from ddpm_core.sampling.table import COLUMNS
 from ddpm_core.transfer import to_device
@@ -50,8 +50,7 @@ def advance(denoiser: Denoiser, batch: Batch) -> Batch:
     if has["R"]:
         x_next += _each(column["R"]) * r
     if has["D"]:
-        z = noises(key, x.shape[1:]).to(x.dtype)
-        x_next += _each(column["D"]) * (mirrored(z, column["mirror"]) if has["mirror"] else z)
+        x_next += _each(column["D"]) * noises(key, x.shape[1:]).to(x.dtype)
     if has["weight"] or has["apart"]:
         grids = [max(1, int(grid)) for grid in numbers[:, COLUMNS.index("grid")]]
         delta = low_pass_displacement(x0, batch.target, column["weight"], grids, column["chroma"])

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm_core.sampling import mirrored
 from ddpm_core.training.critic import Critic, Features, even_in_log, nearest
 from ddpm_core.training.objective import Objective
 
@@ -39,7 +38,6 @@ class Realism:
         perceptual: weight of the distance in features.
         adversarial: weight of the critic's word.
         rollout: share of a batch that begins with the network's own predictions.
-        mirror: whether their noise is the same on both sides, as that of faces is when they are sampled.
     """
 
     def __init__(
@@ -51,10 +49,9 @@ class Realism:
         perceptual: float,
         adversarial: float,
         rollout: float,
-        mirror: bool,
     ) -> None:
         self.objective, self.critic, self.log_sigma = objective, critic, log_sigma
-        self.perceptual, self.adversarial, self.rollout, self.mirror = perceptual, adversarial, rollout, mirror
+        self.perceptual, self.adversarial, self.rollout = perceptual, adversarial, rollout
         self._seen: tuple[Features, Features] | None = None
 
     def loss(self, network: nn.Module, x0: Tensor, step: int) -> Tensor:
@@ -99,17 +96,14 @@ class Realism:
         after = before - even_in_log(len(x0), *_FALLS, x0.device)
         t, t_next = nearest(self.log_sigma, before), nearest(self.log_sigma, after)
         with torch.no_grad():
-            x = objective.noised(x0, t, self._noise(x0))
+            x = objective.noised(x0, t, torch.randn_like(x0))
             r = objective.clean(objective.ask(network, x, t), x, t).clamp(-1, 1)
             sigma, sigma_next = objective.sigma(t), objective.sigma(t_next)
             kept = (sigma_next / sigma).square()
             unit = (1 + sigma.square()).sqrt()  # 1/√ᾱ
             mean = r + kept * (x * unit - r)
-            return (mean + sigma_next * (1 - kept).sqrt() * self._noise(x0)) / (1 + sigma_next.square()).sqrt(), t_next
-
-    def _noise(self, like: Tensor) -> Tensor:
-        noise = torch.randn_like(like)
-        return mirrored(noise, torch.ones(len(like), device=like.device)) if self.mirror else noise
+            noisy = mean + sigma_next * (1 - kept).sqrt() * torch.randn_like(x0)
+            return noisy / (1 + sigma_next.square()).sqrt(), t_next
 
 
 def _coarse(images: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from ddpm_core.bundle import Bundle, fit_weights
 from ddpm_core.data.stream import Stream
-from ddpm_core.domain import Domain
 from ddpm_core.errors import InvalidInput
 from ddpm_core.training import checkpoint, machine, samples
 from ddpm_core.training.critic import load_critic
@@ -135,7 +134,6 @@ class Trainer:
             perceptual=recipe.perceptual,
             adversarial=recipe.adversarial,
             rollout=recipe.rollout,
-            mirror=recipe.domain is Domain.HUMAN_FACE,
         )
 
     @property

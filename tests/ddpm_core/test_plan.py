@@ -41,7 +41,7 @@ def test_a_point_and_a_position_exclude_each_other(tiny_bundle: Bundle, target: 
 
 @pytest.mark.parametrize(
     ("mode", "sigma", "stop", "grid", "calls"),
-    [("celebrity", 14.0, 2.0, 12, 12), ("likeness", 5.0, 0.7, 20, 10), ("faithful", 3.5, 0.55, 28, 10)],
+    [("celebrity", 8.0, 1.0, 16, 10), ("likeness", 5.0, 0.7, 20, 10), ("faithful", 4.5, 0.65, 26, 10)],
 )
 def test_the_modes_are_the_measured_points(
     cosine: NoiseSchedule, mode: str, sigma: float, stop: float, grid: int, calls: int
@@ -69,7 +69,7 @@ def test_a_form_can_know_the_most_calls_before_they_are_asked_for(tiny_bundle: B
     assert make_plan(tiny_bundle, num_inference_steps=most["unguided"]).calls == most["unguided"]
 
 
-@pytest.mark.parametrize(("usual", "calls"), [(25, (12, 10, 10)), (8, (4, 3, 3)), (50, (24, 20, 20)), (1, (1, 1, 1))])
+@pytest.mark.parametrize(("usual", "calls"), [(25, (10, 10, 10)), (8, (3, 3, 3)), (50, (20, 20, 20)), (1, (1, 1, 1))])
 def test_a_model_of_fewer_calls_takes_fewer_of_them_in_every_mode(
     cosine: NoiseSchedule, usual: int, calls: tuple[int, ...]
 ) -> None:
@@ -149,32 +149,6 @@ def test_only_of_human_faces_the_features_are_spared_by_what_keeps_photographs_a
     assert (plan.table.spared > 0).all() == (domain is Domain.HUMAN_FACE)
     faceless = make_plan(bundle, aim, mode="likeness", seed=0, judgement=Judgement(has_face=False))
     assert not faceless.table.spared.any()
-
-
-@pytest.mark.parametrize("domain", Domain)
-def test_both_sides_of_a_face_have_the_same_noise_where_eyes_are_decided(cosine: NoiseSchedule, domain: Domain) -> None:
-    bundle = bundle_of(cosine, 64, domain)
-    aim = np.zeros((64, 64, 3), np.uint8)
-    for how in ({"mode": "none"}, {"resemblance": 0.0}, {"resemblance": 0.5}, {"resemblance": 1.0}):
-        plan = make_plan(bundle, aim if "resemblance" in how else None, seed=0, **how)
-        late = cosine.sigma_256(64)[plan.table.levels[:-1]] <= 9
-        assert np.array_equal(plan.table.mirror, late * (domain is not Domain.ANY))
-        assert not make_plan(bundle, None if plan.target is None else aim, seed=0, mirror=0, **how).table.mirror.any()
-
-
-def test_without_a_face_to_follow_noise_is_plain(cosine: NoiseSchedule) -> None:
-    bundle, cup = bundle_of(cosine, 64, Domain.HUMAN_FACE), Judgement(has_face=False)
-    plan = make_plan(bundle, np.zeros((64, 64, 3), np.uint8), mode="auto", judgement=cup)
-    assert not plan.table.mirror.any()
-
-
-def test_the_start_of_a_face_is_mirrored_as_its_first_call_is(cosine: NoiseSchedule) -> None:
-    bundle = bundle_of(cosine, 64, Domain.HUMAN_FACE)
-    grey = np.full((64, 64, 3), 128, np.uint8)
-    for resemblance, same in ((0.25, False), (0.5, True)):
-        (state,) = make_plan(bundle, grey, resemblance=resemblance, seed=0).start()
-        face = state.x[:, 32:]
-        assert torch.allclose(face, face.flip(-1), atol=1e-5) is same
 
 
 def test_linear_and_cosine_models_look_alike_at_the_same_resemblance(tiny_bundle: Bundle, target: np.ndarray) -> None:

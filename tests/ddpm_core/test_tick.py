@@ -14,7 +14,7 @@ from ddpm_core.bundle import Bundle
 from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.pixels import to_pixels
 from ddpm_core.plan import Plan, make_plan
-from ddpm_core.sampling import Batch, advance, mirrored, noise, noise_key, noises, sample
+from ddpm_core.sampling import Batch, advance, noise, noise_key, noises, sample
 
 
 def mixed_plans(bundle: Bundle, target: np.ndarray) -> list[Plan]:
@@ -100,28 +100,6 @@ def test_every_bit_of_the_seed_counts() -> None:
     seeds = (7, *(7 + 2**bit for bit in range(3, 32)), 2**32 - 1)
     drawn = {tuple(noise(seed, 1, (4,)).tolist()) for seed in seeds}
     assert len(drawn) == len(seeds)
-
-
-def test_mirrored_noise_is_as_normal_as_its_mirror_image_is_like_it() -> None:
-    z = noises(torch.arange(4), (3, 128, 128))
-    correlation = torch.tensor([0.0, 0.5, 1.0, 1.0])
-    mixed = mirrored(z, correlation)
-    hair, face = mixed[..., :25, :], mixed[..., 47:, :]
-    assert torch.equal(mixed[0], z[0])
-    assert torch.equal(hair, z[..., :25, :])
-    assert torch.allclose(face[2], face[2].flip(-1))
-    assert mixed.square().mean((1, 2, 3)) == pytest.approx(1, abs=0.02)
-    assert (face * face.flip(-1)).mean((1, 2, 3)) == pytest.approx(correlation, abs=0.02)
-    assert (face[2] * face[3]).mean() == pytest.approx(0, abs=0.02)
-
-
-def test_rows_with_and_without_mirrored_noise_share_a_tick(tiny_denoiser: Denoiser, tiny_bundle: Bundle) -> None:
-    plain = make_plan(tiny_bundle, seed=3, num_inference_steps=4)
-    both = replace(plain, table=replace(plain.table, mirror=np.ones(plain.calls)))
-    together = sample(tiny_denoiser, [*plain.start(), *both.start()])
-    for plan, image in zip((plain, both), together, strict=True):
-        assert torch.allclose(sample(tiny_denoiser, plan.start())[0], image, atol=1e-5)
-    assert not torch.allclose(together[0], together[1], atol=0.1)
 
 
 def test_noise_is_splitmix64_through_quantiles() -> None:

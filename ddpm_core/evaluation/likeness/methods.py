@@ -20,12 +20,12 @@ STOP_SHARE = 1 / 6.5
 POINT_CALLS = 9
 _AFTER_A_MODE = dict.fromkeys(Mode, ("calls",)) | {Mode.PIXEL: ("guidance_loss_scale", "calls")}
 _AFTER_A_START = ("grid", "weight", "stop", "chroma", "calls", "apart")
-_BY_NAME = ("sampler", "eta", "guide", "mirror")
+_BY_NAME = ("sampler", "eta", "guide")
 """What stands behind a mode or behind the start of a point, in this order or by its name, and what has a name only."""
 _GRAMMAR = (
     f"{', '.join(Mode)}, or start:grid:weight; mode[:calls], pixel[:scale[:calls]], "
     "start:grid:weight[:stop[:chroma[:calls[:apart]]]]; behind them calls=, apart= and so on, sampler=, eta=, guide=, "
-    "mirror=, and of a mode resemblance=; several values with / between them"
+    "and of a mode resemblance=; several values with / between them"
 )
 
 
@@ -71,9 +71,9 @@ def parse_methods(text: str) -> list[Method]:
     `likeness` or `likeness:10` is a mode and its network calls; `pixel:50` or `pixel:50:40` the origin's guidance, its
     loss scale and calls; `6.2:16:0.7` a point of low-pass guidance: σ at the start (of 256 px), grid and weight, then
     if need be σ at the stop (a 6.5th of the start), chroma (1), calls (9) and how far apart the details stay (0.5).
-    What comes behind may be said by name too, `6.2:16:0.7:calls=12`, and so may the sampler, η, the guide's weight and
-    how far noise is mirrored of all of them, and a mode's resemblance: `likeness:sampler=ddpm:resemblance=0.6`. Several
-    values with slashes between them stand for a method each: `6.2/10:8/16:.7` are four.
+    What comes behind may be said by name too, `6.2:16:0.7:calls=12`, and so may the sampler, η and the guide's weight
+    of all of them, and a mode's resemblance: `likeness:sampler=ddpm:resemblance=0.6`. Several values with slashes
+    between them stand for a method each: `6.2/10:8/16:.7` are four.
 
     Raises:
         InvalidInput: not such a list.
@@ -117,8 +117,6 @@ def _how(words: Sequence[str]) -> dict[str, Any]:
     if len(rest) > len(order) or len(given) < len(pairs) or not given.keys() <= known:
         _refuse(words)
     how: dict[str, Any] = {name: value if name == "sampler" else _number(value, words) for name, value in given.items()}
-    if not 0 <= how.get("mirror", 1) <= 1:
-        _refuse(words)
     if mode is None:
         return _point(_number(head, words), how, words)
     if "calls" in how:

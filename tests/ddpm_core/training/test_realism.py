@@ -86,7 +86,7 @@ def test_a_share_of_a_batch_begins_with_what_the_network_predicts_of_more_noise(
         asked.append(t)
         return torch.zeros_like(x, requires_grad=True)
 
-    sizes = {"perceptual": 1.0, "adversarial": 1.0, "mirror": False}
+    sizes = {"perceptual": 1.0, "adversarial": 1.0}
     realism = Realism(objective, critic, critic.log_sigma, rollout=rollout, **sizes)
     assert torch.isfinite(realism.loss(network, squares(8), step=100))
     realism.learn()
