@@ -60,8 +60,8 @@ _SAMPLER = Sampler.DDPM
 """Unless said: fresh noise at every call washes errors out (docs/decisions.md)."""
 
 _SPARED = 0.7
-"""How far eyes, nose and mouth stay what they are where detail is kept apart: theirs is then mostly 0.2 or more from the
-selfie's, and 1 % of different photographs of one person are nearer than 0.17 (docs/decisions.md)."""
+"""How far eyes, nose and mouth stay what they are where detail is kept apart: theirs is then mostly 0.2 or more from
+the selfie's, and 1 % of different photographs of one person are nearer than 0.17 (docs/decisions.md)."""
 
 _PLACES = 21
 """Positions on the curve that a form's slider has."""
