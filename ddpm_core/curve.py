@@ -34,8 +34,8 @@ class CurvePoint:
     apart: float = APART
 
 
-# At equal distances. Chosen by looking at blind sheets, beside `ddpm evaluate likeness` (docs/likeness.md): nearer than
-# `faithful` eyes and mouths smear, for the details may not be the selfie's and there is too little noise for others.
+# At equal distances. Chosen by looking at blind sheets, beside `ddpm evaluate likeness` (docs/likeness.md): before
+# `celebrity` sex and age change; behind `likeness` more is broken, for little noise is left to mend it.
 _CURVE = (
     CurvePoint(60.0, 10.0, 4, 0.3, 0.3, 16),
     CurvePoint(8.0, 1.0, 16, 0.9, 1.0, 10),
