@@ -14,6 +14,8 @@ from torch import nn
 from ddpm_core.bundle.files import broken, existing
 from ddpm_core.errors import InvalidInput
 
+_CLASSES = "UNet2DModel, CascadedUNet, AttentionUNet"
+
 
 def build_network(config: Mapping[str, Any], code: tuple[Path, str] | None = None) -> nn.Module:
     """Make a network with fresh weights from its `unet/config.json`.
@@ -35,13 +37,17 @@ def build_network(config: Mapping[str, Any], code: tuple[Path, str] | None = Non
             from ddpm_core.unet import AttentionUNet
 
             return AttentionUNet(**settings)
+        case "CascadedUNet":
+            from ddpm_core.cascade import CascadedUNet
+
+            return CascadedUNet(**settings)
         case other:
             raise InvalidInput(
                 "unknown_network",
-                f"The network class {other} is not known; use UNet2DModel or AttentionUNet, or bring its code.",
+                f"The network class {other} is not known; use one of {_CLASSES}, or bring its code.",
                 field="_class_name",
                 given=other,
-                allowed="UNet2DModel, AttentionUNet",
+                allowed=_CLASSES,
             )
 
 

@@ -26,8 +26,8 @@ from ddpm_core.training.objective import Objective, emphasis
 Features = Sequence[Tensor]
 """Of pictures: one (B, C, H, W) for each scale of the network's way down, and the one in its middle."""
 
-_SIGMA = (0.2, 4.0)
-"""σ₂₅₆ of the noise that pictures are seen through: pores drown in it, eyes do not."""
+_SIGMA, _SIGMA_WITH_BANDS = (0.2, 4.0), (0.06, 2.0)
+"""σ₂₅₆ of the noise that pictures are seen through: pores drown in it, eyes do not. With bands hair must not either."""
 _WIDTH, _GROUPS = 64, 4
 _EMPHASIS = 3.0
 _RATE, _BETAS = 1e-3, (0.5, 0.99)
@@ -37,6 +37,9 @@ class Critic(nn.Module):
     """Features of pictures, the distance between them, and heads that tell photographs from what a network made.
 
     Source: features as in Lin & Yang 2023 (arXiv:2401.00110); heads on them as in Sauer et al. 2024 (arXiv:2403.12015).
+
+    Attributes:
+        block: side of what its network sees as one place, in pixels.
 
     Args:
         bundle: the finished model; its own noise schedule, blocks and bands are used.
@@ -59,6 +62,8 @@ class Critic(nn.Module):
         self.network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
         asked = Objective(bundle.schedule, manifest.prediction_type, patch=manifest.patch, bands=manifest.bands)
         self.asked = asked.to(device)
+        self._through = _SIGMA if manifest.bands is None else _SIGMA_WITH_BANDS
+        self.block = manifest.image_size // bundle.network_shape[1]
         sigma = bundle.schedule.sigma_256(manifest.image_size)[1:]
         self.log_sigma = torch.from_numpy(np.log(sigma)).to(device)
         widths: list[int] = [*network.config["block_out_channels"]]
@@ -70,7 +75,7 @@ class Critic(nn.Module):
 
     def timesteps(self, count: int) -> Tensor:
         """Draw timesteps to look through, (B,) int64, evenly in ln σ, from torch's global generator."""
-        return nearest(self.log_sigma, even_in_log(count, *_SIGMA, self.log_sigma.device))
+        return nearest(self.log_sigma, even_in_log(count, *self._through, self.log_sigma.device))
 
     def see(self, images: Tensor, t: Tensor, noise: Tensor) -> Features:
         """Give the features of clean images (B, C, H, W) through noise at timesteps t (B,)."""

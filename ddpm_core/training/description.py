@@ -19,14 +19,18 @@ from ddpm_core.training.recipe import Recipe, Schedule
 _LOOKED_AT, _AT_ONCE = 4096, 256
 
 
-def noise_schedule(recipe: Recipe) -> NoiseSchedule:
-    """Make the recipe's noise schedule."""
+def coarse_schedule(recipe: Recipe) -> NoiseSchedule:
+    """Make the noise schedule that a recipe names: with bands it is the coarse band's."""
     match recipe.schedule:
         case Schedule.LINEAR:
-            made = schedules.linear(recipe.num_levels)
+            return schedules.linear(recipe.num_levels)
         case Schedule.COSINE:
-            made = schedules.cosine(recipe.num_levels)
-    return schedules.doubled(made) if recipe.bands else made
+            return schedules.cosine(recipe.num_levels)
+
+
+def noise_schedule(recipe: Recipe) -> NoiseSchedule:
+    """Make the noise schedule of a recipe's pictures."""
+    return schedules.doubled(coarse_schedule(recipe)) if recipe.bands else coarse_schedule(recipe)
 
 
 def bands_of(recipe: Recipe, training: Stream) -> Bands | None:

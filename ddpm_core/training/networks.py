@@ -8,9 +8,11 @@ from typing import Any
 from torch import nn
 
 from ddpm_core.bundle import build_network
+from ddpm_core.errors import InvalidInput
+from ddpm_core.training.description import coarse_schedule
 from ddpm_core.training.recipe import Recipe, unknown
 
-NETWORKS = ("AttentionUNet", "UNet2DModel")
+NETWORKS = ("AttentionUNet", "CascadedUNet", "UNet2DModel")
 
 
 def build(recipe: Recipe) -> nn.Module:
@@ -33,6 +35,15 @@ def build(recipe: Recipe) -> nn.Module:
             from ddpm_core.unet import AttentionUNet as Network
 
             shape = {"channels": channels}
+        case "CascadedUNet":
+            from diffusers import UNet2DModel as Network
+
+            if not recipe.bands:
+                message = "network.class = CascadedUNet makes the coarse band and detail; it needs bands: 1."
+                raise InvalidInput("out_of_range", message, field="bands", given=recipe.bands, allowed="1")
+            of_schedule = coarse_schedule(recipe).config
+            shape = {key: of_schedule[key] for key in ("beta_schedule", "num_train_timesteps")}
+            shape |= {"in_channels": channels, "sample_size": side}
         case _:
             raise unknown("network class", name, NETWORKS)
     allowed = [key for key in inspect.signature(Network.__init__).parameters if key not in ("self", *shape)]

@@ -67,9 +67,11 @@ class Realism:
         out = objective.ask(network, x, t)
         made = objective.clean(out, x, t)
         through, noise = critic.timesteps(len(x0)), torch.randn_like(x0)
-        seen = critic.see(made, through, noise)
+        # Blocks of network and critic may be the same: a grid on the picture is seen where it lies across them.
+        moved = tuple(torch.randint(0, critic.block, (2,)).tolist())
+        seen = critic.see(made.roll(moved, (2, 3)), through, noise)
         with torch.no_grad():
-            wanted = critic.see(x0, through, noise)
+            wanted = critic.see(x0.roll(moved, (2, 3)), through, noise)
         self._seen = (seen, wanted)
         critic.heads.requires_grad_(requires_grad=False)
         believed = self.adversarial * min(1.0, step / _STEPS_TO_BELIEVE)

@@ -93,7 +93,7 @@ class Recipe(BaseModel):
         patch: side of the pixel blocks that the network sees as channels (pixel-unshuffle); 1 for none.
         bands: 1 to split pictures into a coarse one of half the side and its detail, each learnt at its own spread
             (`ddpm_core.bands`); the schedule is then that of the coarse one. 0 for none.
-        network: `class` (UNet2DModel or AttentionUNet) and that class's own settings.
+        network: `class` (UNet2DModel, AttentionUNet, or with bands CascadedUNet) and that class's own settings.
         init: folder of a bundle or checkpoint whose averaged weights the run begins with; empty for fresh ones.
         teacher: folder of a bundle of the same pictures and schedule; what it predicts, pushed by its guide, is learnt
             in place of the clean image; empty for none. Begin with its weights (`init`): the student needs no guide.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ddpm_core.bundle import Bundle, fit_weights
+from ddpm_core.cascade import CascadedUNet
 from ddpm_core.data.stream import Stream
 from ddpm_core.errors import InvalidInput
 from ddpm_core.training import checkpoint, machine, samples
@@ -158,7 +159,8 @@ class Trainer:
     def begin_with(self, bundle: Bundle) -> None:
         """Begin with the weights of a bundle, for the raw network and the averaged one.
 
-        With bands a model of half the side will do: it is the coarse band's, and detail begins with nought.
+        With bands a model of half the side will do: it is the coarse band's, and detail begins with nought. In a
+        cascade it is the coarse network, and the one for detail begins with what it sees in a picture.
 
         Raises:
             InvalidInput: another network, or one that was trained to predict something else.
@@ -194,16 +196,21 @@ class Trainer:
                 given=bundle.manifest.image_size,
                 allowed=str(side),
             )
-        coarse, all_bands = bundle.network_shape[0], self.described.network_shape[0]
+        coarse, every = bundle.network_shape[0], self.described.network_shape[0]
+        widths = {every}
+        if isinstance(self.network, CascadedUNet):
+            widths = {every + coarse, every - coarse}
+            weights = {f"{part}.{key}": weight for part in ("coarse", "detail") for key, weight in weights.items()}
         wanted, larger = self.network.state_dict(), {}
         for key, weight in weights.items():
             shape = wanted[key].shape if key in wanted else weight.shape
             fits = len(shape) == len(weight.shape) and all(
-                ours == theirs or (ours, theirs) == (all_bands, coarse)
+                ours == theirs or (theirs == coarse and ours in widths)
                 for ours, theirs in zip(shape, weight.shape, strict=True)
             )
             larger[key] = weight.new_zeros(shape) if fits else weight
-            larger[key][tuple(slice(size) for size in weight.shape)] = weight
+            if not key.startswith("detail.conv_out"):
+                larger[key][tuple(slice(size) for size in weight.shape)] = weight
         return larger
 
     def load(self, folder: Path) -> None:

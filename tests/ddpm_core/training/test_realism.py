@@ -77,6 +77,25 @@ def test_a_critic_looks_through_noise_in_which_fine_detail_is_still_seen(critic)
     assert 3 < sigma.max() < 4.5
 
 
+def test_a_critic_sees_what_was_made_and_photographs_moved_alike_within_its_blocks(pictures, tmp_path, tiny):
+    run.train(pictures, tmp_path / "first", tiny(network=UNET, bands=1, **END), Limits(max_steps=1))
+    bundle = read_bundle(tmp_path / "first/last")
+    critic, images = load_critic(bundle.path, bundle, CPU), squares(2)
+    objective = Objective(bundle.schedule, bundle.manifest.prediction_type, bands=bundle.manifest.bands)
+    places = {}
+    for y in range(critic.block):
+        for x in range(critic.block):
+            places[images.roll((y, x), (2, 3)).numpy().tobytes()] = (y, x)
+    see, shown = critic.see, []
+    critic.see = lambda pictures, t, noise: shown.append(pictures.detach().clone()) or see(pictures, t, noise)
+    network = bundle.load_network()
+    realism = Realism(objective, critic, critic.log_sigma, perceptual=1.0, adversarial=1.0, rollout=0.0)
+    for step in range(40):
+        realism.loss(network, images, step)
+    assert critic.block == 2
+    assert {places[each.numpy().tobytes()] for each in shown[1::2]} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
 @pytest.mark.parametrize("rollout", [0.0, 0.5, 1.0])
 def test_a_share_of_a_batch_begins_with_what_the_network_predicts_of_more_noise(finished, critic, rollout):
     bundle = read_bundle(finished)
