@@ -160,7 +160,8 @@ class Trainer:
         """Begin with the weights of a bundle, for the raw network and the averaged one.
 
         With bands a model of half the side will do: it is the coarse band's, and detail begins with nought. In a
-        cascade it is the coarse network, and the one for detail begins with what it sees in a picture.
+        cascade it is the coarse network, and the one for detail begins with what it sees in a picture. Without bands
+        a cascade of twice the side will do: its coarse network is taken.
 
         Raises:
             InvalidInput: another network, or one that was trained to predict something else.
@@ -175,11 +176,14 @@ class Trainer:
                     given=theirs,
                     allowed=getattr(recipe, key),
                 )
-        weights = bundle.load_network().state_dict()
-        if self.described.manifest.bands is not None and manifest.bands is None:
+        network, bands = bundle.load_network(), self.described.manifest.bands
+        if isinstance(network, CascadedUNet) and bands is None:
+            network = network.coarse
+        weights = network.state_dict()
+        if bands is not None and manifest.bands is None:
             weights = self._enlarged(weights, bundle)
-        for network in (self.network, self.ema.network):
-            fit_weights(network, weights, bundle.path)
+        for each in (self.network, self.ema.network):
+            fit_weights(each, weights, bundle.path)
 
     def _enlarged(self, weights: Mapping[str, Tensor], bundle: Bundle) -> dict[str, Tensor]:
         """Give the weights of a model of half the side to the coarse band, and nought to detail.

@@ -32,8 +32,8 @@ from ddpm_service.errors import ServiceError
 from ddpm_service.gateway import grpc_messages
 from ddpm_service.gateway.auth import Caller
 from ddpm_service.gateway.door import Door
+from ddpm_service.gateway.grpc_bounds import OPTIONS, Bounded, few_heaps, give_memory_back, host_of
 from ddpm_service.gateway.grpc_messages import POOL, SERVICE, Prediction, prediction, read_prediction
-from ddpm_service.gateway.grpc_small import OPTIONS, SmallMethods, few_heaps, give_memory_back, host_of
 from ddpm_service.gateway.limits import Turns
 from ddpm_service.gateway.logs import log, request_id
 
@@ -92,7 +92,7 @@ class GrpcDoor:
         """
         few_heaps()
         server = grpc.aio.server(
-            interceptors=[SmallMethods(self._door.gate, large=LARGE, open_to_all=OPEN)],
+            interceptors=[Bounded(self._door.gate, large=LARGE, open_to_all=OPEN)],
             options=[
                 *OPTIONS,
                 ("grpc.max_receive_message_length", self._door.settings.max_bytes),

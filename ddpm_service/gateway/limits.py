@@ -159,6 +159,32 @@ class Upload:
             del self._held[self._caller.shared]
 
 
+class Places:
+    """So many at one time, in shares; nobody waits. Used in one thread, the event loop's.
+
+    Args:
+        most: at one time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: Counter[str | None] = Counter()
+
+    @contextmanager
+    def place(self, caller: Caller) -> Iterator[None]:
+        """Hold a place.
+
+        Raises:
+            ApiError: there is none for this caller (`busy`).
+        """
+        own = 0 if caller.shared is None else self._taken[caller.shared]
+        if not within_share(own, 1, self._taken.total(), self._most):
+            message = "Too many calls at one time; ask again."
+            raise ApiError(Error(code="busy", message=message, retry_after=_RETRY_SECONDS))
+        with _counted(self._taken, caller.shared):
+            yield
+
+
 class Turns:
     """So many at a time, in shares; the others wait. Used in one event loop.
 

@@ -143,6 +143,14 @@ def test_any_other_call_disturbs_nobody(house, rpc, protocol):
     assert house.generate(num_inference_steps=2).ok
 
 
+def test_a_form_that_it_cannot_read_is_its_sender_s_fault(house):
+    api = Api(Sockets.of(house.config).inference)
+    headers = {"Content-Type": "multipart/form-data; boundary="}
+    answer = api.request("POST", "/predictions/a", data=b"--\r\n\r\n1\r\n----\r\n", headers=headers, timeout=60)
+    assert answer.status_code == 400
+    assert api.request("POST", "/predictions/a", files={"num_images": (None, "1")}, timeout=60).ok
+
+
 def test_a_model_that_nobody_wants_goes_again(house):
     running = house.stream(50)
     query = {"url": "a_1.0.mar", "model_name": "b", "initial_workers": 1}

@@ -74,6 +74,13 @@ def test_only_detail_is_trained(small, cascaded):
     assert child["detail.conv_out.weight"].abs().max() > 1e-4
 
 
+def test_a_model_of_half_the_side_begins_with_its_coarse_network(small, cascaded, pictures, tiny, tmp_path):
+    recipe = tiny(image_size=8, network=ONE, init=str(cascaded / "last"), learning_rate=1e-9, ema_half_life=0)
+    run.train(pictures, tmp_path / "run", recipe, Limits(max_steps=1))
+    before, after = weights_of(small), weights_of(tmp_path / "run" / "last")
+    assert all(torch.allclose(after[key], weight, atol=1e-6) for key, weight in before.items())
+
+
 def test_a_run_of_it_goes_on(cascaded):
     before = weights_of(cascaded / "last")
     run.resume(cascaded, ["steps=10"])

@@ -11,9 +11,9 @@ import pytest
 
 from ddpm_api import ApiError
 from ddpm_service.gateway import reading
-from ddpm_service.gateway.auth import Caller, anonymous
-from ddpm_service.gateway.grpc_small import host_of
-from ddpm_service.gateway.limits import Limits, Turns
+from ddpm_service.gateway.auth import NOBODY, Caller, anonymous
+from ddpm_service.gateway.grpc_bounds import host_of
+from ddpm_service.gateway.limits import Limits, Places, Turns
 from ddpm_service.gateway.settings import Settings
 from tests.ddpm_service.gateway.wire import answered, hang_up
 
@@ -41,6 +41,17 @@ def test_of_places_everybody_gets_as_many_as_are_left_for_others():
         assert taken(held, lambda: limits.place("faces", "1", BOB)) == 2
         with limits.place("faces", "2", ALICE), limits.place("faces", "1", CAROL):
             pass
+
+
+def test_of_calls_everybody_gets_as_many_as_are_left_for_others():
+    calls = Places(8)
+    with ExitStack() as held:
+        assert taken(held, lambda: calls.place(ALICE)) == 4
+        assert taken(held, lambda: calls.place(BOB)) == 2
+        with calls.place(CAROL):
+            pass
+    with ExitStack() as held:  # what this machine's own users may hold is all of them
+        assert taken(held, lambda: calls.place(NOBODY)) == 8
 
 
 def test_of_memory_everybody_gets_as_much_as_is_left_for_others():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
@@ -10,9 +12,9 @@ import pytest
 from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from ddpm_service.gateway import grpc_small
+from ddpm_service.gateway import grpc_bounds
+from ddpm_service.gateway.grpc_bounds import LONGEST
 from ddpm_service.gateway.grpc_door import LARGE, OPEN
-from ddpm_service.gateway.grpc_small import LONGEST
 from tests.ddpm_service.gateway.grpc_door.rpc import Rpc
 
 pytestmark = pytest.mark.anyio
@@ -72,7 +74,7 @@ async def test_whatever_takes_no_selfie_takes_a_small_message_alone(open_rpc: An
 
 
 async def test_a_message_that_does_not_come_ends_the_call(open_rpc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_small, "_READ_SECONDS", 0.1)
+    monkeypatch.setattr(grpc_bounds, "_READ_SECONDS", 0.1)
     async with open_rpc(tokens=TOKEN, upload_seconds=0.1) as rpc:
         for method in await methods(rpc):
             call = rpc.channel.stream_stream(method)(metadata=SENT, timeout=20)
@@ -103,3 +105,26 @@ async def test_calls_of_a_connection_are_bounded(rpc: Rpc) -> None:
     writer.close()
     assert told[3] <= 200  # calls at one time
     assert told.get(4, 65_535) <= 65_535  # bytes of each that are sent ahead
+
+
+async def test_calls_of_all_connections_together_are_bounded(open_rpc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_bounds, "_CALLS", 6)
+    async with open_rpc(tokens=TOKEN) as rpc, AsyncExitStack() as open_channels:
+        address, options = f"127.0.0.1:{rpc.port}", [("grpc.use_local_subchannel_pool", 1)]
+        every, watching = sorted(await methods(rpc)), []
+        for _ in range(3):  # connections of two calls each
+            channel = await open_channels.enter_async_context(grpc.aio.insecure_channel(address, options))
+            for _ in range(2):
+                call = channel.stream_stream("/grpc.health.v1.Health/Watch")(iter([b""]))
+                assert await call.read() == b"\x08\x01"
+                watching.append(call)
+        for method in every:
+            refused = rpc.channel.stream_stream(method)(iter([b""]), metadata=SENT, timeout=20)
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await refused.read()
+            assert failed.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, method
+            assert json.loads(str(failed.value.details()))["error"]["code"] == "busy", method
+            assert int(dict(failed.value.trailing_metadata())["retry-after"]) > 0, method
+        watching.pop().cancel()
+        while await outcome(rpc, "/grpc.health.v1.Health/Check", b"") is not grpc.StatusCode.OK:
+            await asyncio.sleep(0.01)

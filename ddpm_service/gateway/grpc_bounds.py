@@ -1,4 +1,4 @@
-"""gRPC's small methods (ping, health, reflection, and whatever is added) behind bounds of their own."""
+"""gRPC's methods behind bounds: all of them together, and the small ones (ping, health, reflection) each by itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import ctypes
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from typing import Any, TypeAlias
 from urllib.parse import unquote
@@ -14,11 +14,14 @@ from weakref import WeakValueDictionary
 
 import grpc
 
-from ddpm_api import ApiError
+from ddpm_api import ApiError, ErrorBody
 from ddpm_service.gateway.auth import anonymous
 from ddpm_service.gateway.gate import Gate
-from ddpm_service.gateway.limits import Turns
+from ddpm_service.gateway.limits import Places, Turns
 
+# Of all connections together. A call costs 15 KiB and what it may send ahead (`OPTIONS`), so this bounds memory too:
+# gRPC's own quota of it cannot be reached from Python.
+_CALLS = 2000
 LONGEST = 4096
 """Bytes of a message of theirs."""
 _M_ARENA_MAX = -8  # of glibc's malloc.h
@@ -34,6 +37,7 @@ _WATCH_SECONDS = 3600.0
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Details = grpc.HandlerCallDetails
 Context = grpc.aio.ServicerContext[Any, Any]
+Serve: TypeAlias = Callable[[AsyncIterator[bytes], Context], Awaitable[None]]
 
 OPTIONS = (
     # gRPC holds what clients send ahead. These bound the bytes of a call and the calls of a connection.
@@ -47,10 +51,10 @@ OPTIONS = (
 """A server's options that bound what connections hold."""
 
 
-class SmallMethods(grpc.aio.ServerInterceptor):
-    """A token, a time limit and `LONGEST` before every method that is not named here.
+class Bounded(grpc.aio.ServerInterceptor):
+    """So many calls at one time; before every method that is not named here a token, a time limit and `LONGEST`.
 
-    A message is read once its call has been let in, a few at one time.
+    A message is read once its call has been let in, those of small methods a few at one time.
 
     Args:
         gate: knows the tokens.
@@ -62,6 +66,7 @@ class SmallMethods(grpc.aio.ServerInterceptor):
         self._gate = gate
         self._large = frozenset(large)
         self._open = frozenset(open_to_all)
+        self._calls = Places(_CALLS)
         self._readers = Turns(_READERS)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -72,12 +77,24 @@ class SmallMethods(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """Give the method's handler, bounded."""
         handler = await continuation(details)
-        if handler is None or details.method in self._large:
-            return handler
+        if handler is None:
+            return None
+        large = details.method in self._large
+        serve: Serve = _behaviour(handler) if large else partial(self._small, handler, details.method)
         # All methods are served as streams: no message is read before somebody asks for it.
-        return grpc.stream_stream_rpc_method_handler(partial(self._serve, handler, details.method))
+        return grpc.stream_stream_rpc_method_handler(partial(self._serve, serve))
 
-    async def _serve(self, handler: Handler, method: str, messages: AsyncIterator[bytes], context: Context) -> None:
+    async def _serve(self, serve: Serve, messages: AsyncIterator[bytes], context: Context) -> None:
+        with ExitStack() as held:
+            try:
+                held.enter_context(self._calls.place(anonymous(host_of(context.peer()))))
+            except ApiError as refusal:
+                details = ErrorBody(error=refusal.error).to_json().decode()
+                trailing = (("retry-after", str(refusal.error.retry_after)),)
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, details, trailing)
+            await serve(messages, context)
+
+    async def _small(self, handler: Handler, method: str, messages: AsyncIterator[bytes], context: Context) -> None:
         if method not in self._open:
             sent = dict(context.invocation_metadata() or ())
             try:
