@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddpm_core.bands import Bands
+from ddpm_core.grids import without_grid, without_weave
 from ddpm_core.layers import exchange
 from ddpm_core.schedule import NoiseSchedule
 from ddpm_core.timing import in_turn
@@ -75,7 +76,7 @@ class Denoiser:
         a = self._alpha_bar.to(x.device)[level].view(-1, 1, 1, 1)
         if self.bands is not None:
             asked = self.bands.ask(x, a)
-            return self.bands.join(_without_grids(asked.clean(self.predict(asked.input, level)), self.patch))
+            return self.bands.join(without_weave(asked.clean(self.predict(asked.input, level)), self.patch))
         signal, noise = a.sqrt().to(x.dtype), (1 - a).sqrt().to(x.dtype)
         out = self.predict(x, level)
         match self.prediction:
@@ -85,7 +86,7 @@ class Denoiser:
                 r = signal * x - noise * out
             case Prediction.SAMPLE:
                 r = out
-        return _without_grid(r, self.patch) if self.patch > 1 else r
+        return without_grid(r, self.patch) if self.patch > 1 else r
 
     def guided_by(self, x: Tensor, level: Tensor, r: Tensor) -> Tensor:
         """Give the guide's r from x (B, C, H, W) at level (B,).
@@ -128,25 +129,6 @@ def called(network: nn.Module) -> Call:
         return out if isinstance(out, Tensor) else out.sample
 
     return call
-
-
-def _without_grid(images: Tensor, patch: int) -> Tensor:
-    """Take out what sets one pixel of every block apart from its neighbours, all over the image: a grid on the picture.
-
-    To a network on blocks they are channels like any other, which it predicts a few grey levels apart. In a picture
-    they have one mean (over real faces of 64 px they differ by 0.6 grey levels). Measured: docs/decisions.md.
-    """
-    blocks = F.pixel_unshuffle(images, patch)  # (B, C·p², H/p, W/p)
-    mean = blocks.mean((2, 3)).view(len(images), -1, patch**2)
-    return F.pixel_shuffle(blocks - (mean - mean.mean(2, keepdim=True)).view(*blocks.shape[:2], 1, 1), patch)
-
-
-def _without_grids(bands: Tensor, patch: int) -> Tensor:
-    """Take the grid out of clean bands (B, 4C, H, W): out of the coarse picture, and all that is even in the detail."""
-    coarse, detail = bands.tensor_split([bands.shape[1] // 4], dim=1)
-    blocks = F.pixel_unshuffle(detail, patch)
-    even = F.pixel_shuffle(blocks - blocks.mean((2, 3), keepdim=True), patch)
-    return torch.cat([_without_grid(coarse, patch) if patch > 1 else coarse, even], 1)
 
 
 def make_ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:

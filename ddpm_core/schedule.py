@@ -55,7 +55,7 @@ LIMITED: Mapping[str, Sequence[Any]] = {
 """Settings that otherwise make another process, or ask for more than a network gives → the values that are taken."""
 
 _SIGMA_MAX = 80.0
-_SIGMA_MIN = 0.06
+_SIGMA_MIN, _FALL = 0.06, 4.0
 _RHO = 7.0
 
 
@@ -115,8 +115,9 @@ class NoiseSchedule:
         """Give `steps` + 1 levels from `start` down to 0, the first exactly `start`, spaced in σ^(1/ρ).
 
         Karras et al. 2022, eq. 5, with ρ = 7, from σ of `start` or 80, whichever is less, to 0.06, and then to 0. Of
-        many steps each takes a level of its own; with `start` steps they are all levels. Measured beside evenly spaced
-        timesteps: docs/decisions.md.
+        few steps the last has more noise: each has about a quarter of the one before, no less. Of many each takes a
+        level of its own; with `start` steps they are all levels. Measured beside evenly spaced timesteps:
+        docs/decisions.md.
         """
         if not 1 <= start <= self.num_levels:
             raise ValueError(f"start level {start} is outside 1..{self.num_levels}")
@@ -129,7 +130,7 @@ class NoiseSchedule:
                 allowed=f"1..{start}",
             )
         high = min(self.sigma[start], _SIGMA_MAX)
-        low = min(_SIGMA_MIN, high / 4)
+        low = max(min(_SIGMA_MIN, high / _FALL), high * _FALL ** (1 - steps))
         sigma = np.linspace(high ** (1 / _RHO), low ** (1 / _RHO), steps) ** _RHO
         levels = [start]
         for left in range(steps - 1, 0, -1):

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ddpm_core.bands import Bands
 from ddpm_core.denoiser import Prediction
 from ddpm_core.errors import InvalidInput
+from ddpm_core.grids import without_weave
 from ddpm_core.schedule import NoiseSchedule
 from ddpm_core.training.recipe import Loss
 
@@ -113,7 +114,8 @@ class Objective(nn.Module):
         """Give the clean images (B, C, H, W) that an answer to noisy ones x at t means."""
         out = F.pixel_shuffle(out, self.patch) if self.patch > 1 else out
         if self.bands is not None:
-            return self.bands.join(self.bands.ask(x, _each(self.alpha_bar, t)).clean(out))
+            clean = self.bands.ask(x, _each(self.alpha_bar, t)).clean(out)
+            return self.bands.join(without_weave(clean, self.patch))
         signal, noise = _each(self.signal, t), _each(self.noise, t)
         match self.prediction:
             case Prediction.EPSILON:
