@@ -4,6 +4,8 @@ faces-64/1.6/
   model_index.json  unet/{config.json, *.safetensors}  scheduler/scheduler_config.json
   bundle.json  README.md
   guide/{config.json, *.safetensors}   where it has a worse network to be guided by
+  coarse/*.safetensors                 of a cascade, where its coarse network's weights lie by themselves: they may be
+                                       a link to those of the model that it is from
 """
 
 from ddpm_core.bundle.files import (

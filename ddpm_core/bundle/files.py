@@ -11,6 +11,7 @@ from ddpm_core.errors import InvalidInput
 from ddpm_core.whole import write_whole
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+COARSE_WEIGHTS = "coarse/diffusion_pytorch_model.safetensors"
 UNET_CONFIG = "unet/config.json"
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 GUIDE_WEIGHTS = "guide/diffusion_pytorch_model.safetensors"

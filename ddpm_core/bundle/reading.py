@@ -13,6 +13,7 @@ from torch import nn
 
 from ddpm_core import schedule
 from ddpm_core.bundle.files import (
+    COARSE_WEIGHTS,
     GUIDE_CONFIG,
     GUIDE_WEIGHTS,
     MANIFEST,
@@ -95,7 +96,10 @@ class Bundle:
             actual = sha256(existing(self.path / name))
             if actual != expected:
                 raise broken(self.path, f"{name} has changed: its SHA-256 is {actual}, bundle.json says {expected}")
-        return _tensors(self.path / WEIGHTS)
+        weights = _tensors(self.path / WEIGHTS)
+        if COARSE_WEIGHTS in self.manifest.checksums:
+            weights |= {f"coarse.{name}": weight for name, weight in _tensors(self.path / COARSE_WEIGHTS).items()}
+        return weights
 
     def load_guide(self) -> nn.Module | None:
         """Read the guide's network in float32, or give None where there is none; `load_network` checks its sums.

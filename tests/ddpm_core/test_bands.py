@@ -108,8 +108,10 @@ def test_a_model_begins_as_that_of_half_the_side_enlarged(
     a, a_small = (torch.tensor(each.alpha_bar[level]).view(-1, 1, 1, 1) for each in (large, cosine))
     seen = haar(x)[:, :3] / 2 * (a_small / a).sqrt().float()
     with torch.inference_mode():
-        coarse = haar(doubled(x, level))[:, :3]
-        assert torch.allclose(coarse, 2 * small(seen, level), atol=1e-3)
+        coarse, expected = haar(doubled(x, level))[:, :3], 2 * small(seen, level)
+    if patch == 2:  # what differs within a block is weave
+        coarse, expected = haar(coarse)[:, :3], haar(expected)[:, :3]
+    assert torch.allclose(coarse, expected, atol=2e-3)
 
 
 def test_a_guide_of_half_the_side_pushes_the_coarse_band_alone(cosine: NoiseSchedule, large: NoiseSchedule) -> None:

@@ -47,10 +47,19 @@ def test_a_weave_on_a_photograph_goes_and_its_own_detail_stays(patch: int) -> No
     slowly = torch.linspace(0, 1, 128)[:, None]  # stronger below than above
     clean, woven = (BANDS.join(without_weave(BANDS.split(each), patch)) for each in (picture, picture + weave * slowly))
     assert (woven - clean).std() < 0.1 * (weave * slowly).std()
-    assert (clean - picture).std() < 0.2 * detail(picture).std()
+    assert (clean - picture).std() < 0.3 * detail(picture).std()
 
 
 def test_the_places_of_a_block_get_one_mean_in_each_picture() -> None:
     pictures = torch.cat([photograph(64), photograph(64).flip(-1)])
     grid = torch.tensor([[0.1, -0.1], [-0.2, 0.2]]).repeat(32, 32)
     assert torch.allclose(without_grid(pictures + grid, 2), without_grid(pictures, 2), atol=1e-6)
+
+
+def test_a_faint_texture_on_an_even_place_goes_and_an_edge_stays() -> None:
+    edge = torch.where(torch.arange(64) < 33, -0.6, 0.4).expand(1, 3, 64, 64)
+    texture = 0.015 * torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    smooth = BANDS.join(without_weave(BANDS.split(edge + texture), 1))
+    even = (..., slice(4, 28), slice(4, 12))
+    assert detail(smooth - edge)[even].std() < 0.5 * detail(texture)[even].std()
+    assert (smooth - edge).abs().max() < 0.1

@@ -1,10 +1,14 @@
 """A cascade begins as a finished model of half the side, which it keeps, and learns the detail to it."""
 
+import shutil
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ddpm_core.bands import haar
-from ddpm_core.bundle import read_bundle
+from ddpm_core.bundle import MANIFEST, WEIGHTS, read_bundle, sha256
+from ddpm_core.bundle.files import COARSE_WEIGHTS, write_json
 from ddpm_core.errors import InvalidInput
 from ddpm_core.pipeline import load
 from ddpm_core.training import run
@@ -95,6 +99,25 @@ def test_it_makes_pictures_like_any_model(cascaded, tmp_path, dtype):
     assert bundle.load_network().config["_class_name"] == "CascadedUNet"
     made = load(bundle.path, dtype=dtype)(num_images=2, seed=1, num_inference_steps=3).images
     assert [image.size for image in made] == [(16, 16)] * 2
+
+
+def test_its_coarse_weights_may_be_a_link_to_those_of_the_model_that_they_are_from(small, cascaded, tmp_path):
+    whole = export(cascaded / "last", tmp_path / "whole", "1.0")
+    apart = tmp_path / "apart"
+    shutil.copytree(whole.path, apart)
+    weights = load_file(apart / WEIGHTS)
+    save_file({key: weight for key, weight in weights.items() if not key.startswith("coarse.")}, apart / WEIGHTS)
+    (apart / COARSE_WEIGHTS).parent.mkdir()
+    (apart / COARSE_WEIGHTS).symlink_to(small / WEIGHTS)
+    sums = whole.manifest.checksums | {name: sha256(apart / name) for name in (WEIGHTS, COARSE_WEIGHTS)}
+    write_json(apart / MANIFEST, whole.manifest.model_copy(update={"checksums": sums}).model_dump(mode="json"))
+    parent, after = weights_of(small), weights_of(apart)
+    assert all(torch.equal(after[f"coarse.{key}"], weight) for key, weight in parent.items())
+    assert after.keys() == weights.keys()
+
+    (apart / COARSE_WEIGHTS).unlink()
+    with pytest.raises(InvalidInput, match="coarse is not a usable bundle"):
+        weights_of(apart)
 
 
 def test_without_bands_there_is_no_cascade(pictures, tmp_path, tiny):
