@@ -32,9 +32,9 @@ _LEAST_WALL, _WALL_PATIENCE = 30.0, 20.0
 # Bytes of address space: for any picture, for a pixel, and at most.
 _LEAST_MEMORY, _MEMORY_PER_PIXEL, _MOST_MEMORY = 256 * 2**20, 24, 1280 * 2**20
 _HEAVY_SECONDS = 1.0  # who is expected to take more is heavy: one at a time, and never in the last free helper
-# Who takes more, together with what his pictures took lately, goes behind those who make faces; half of that is
-# forgotten after so long.
-_NICE_SECONDS, _NICE, _HALF_SECONDS = 2.0, 10, 10.0
+# Decoding is a little behind those who make faces. Who takes more than so long, together with what his pictures took
+# lately, goes far behind; half of that is forgotten after so long.
+_LITTLE, _NICE_SECONDS, _FAR, _HALF_SECONDS = 3, 2.0, 10, 10.0
 _MOST_HELPERS = 8
 
 
@@ -124,7 +124,7 @@ class Pool:
                 "align_seconds": _ALIGN_SECONDS,
                 "seconds": _LEAST_WALL + _WALL_PATIENCE * expected.seconds,
                 "memory": memory,
-                "nice": _NICE if seconds > _NICE_SECONDS else 0,
+                "nice": _FAR if seconds > _NICE_SECONDS else _LITTLE,
             }
             is_heavy = expected.seconds > _HEAVY_SECONDS
             job = _Job(said | {"limits": limits}, data, read, limits, caller, now + seconds, is_heavy, done)

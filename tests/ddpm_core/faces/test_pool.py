@@ -129,6 +129,8 @@ def test_many_pictures_of_one_owner_share_a_helper() -> None:
         for _ in range(5):
             pool.decode(FLAT).result(60)
         assert {each.pid for each in helpers()} == before
+        # Behind those who make faces, and not farther with each picture.
+        assert {each.nice() - psutil.Process().nice() for each in helpers()} == {0, 3}
     finally:
         pool.close()
 
