@@ -24,7 +24,8 @@ from ddpm_service.gateway.limits import Places, Turns
 _CALLS = 2000
 LONGEST = 4096
 """Bytes of a message of theirs."""
-_M_ARENA_MAX = -8  # of glibc's malloc.h
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # of glibc's malloc.h
+_ALONE = 256 * 2**10
 # gRPC tells the length of a message only when all of it is there, and has one limit for all methods. So only a few
 # messages are read at one time, one of each connection. The others wait for their turn.
 _READERS = 2
@@ -94,7 +95,7 @@ class Bounded(grpc.aio.ServerInterceptor):
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, details, trailing)
             await serve(messages, context)
 
-    async def _small(self, handler: Handler, method: str, messages: AsyncIterator[bytes], context: Context) -> None:
+    async def _small(self, handler: Handler, method: str, _messages: AsyncIterator[bytes], context: Context) -> None:
         if method not in self._open:
             sent = dict(context.invocation_metadata() or ())
             try:
@@ -105,7 +106,7 @@ class Bounded(grpc.aio.ServerInterceptor):
         streams = handler.request_streaming or handler.response_streaming
         try:
             async with asyncio.timeout(_WATCH_SECONDS if streams else _CALL_SECONDS):
-                requests = self._requests(handler, messages, context)
+                requests = self._requests(handler, context)
                 asked = requests if handler.request_streaming else await _only(requests, context)
                 answers = _behaviour(handler)(asked, told)
                 if hasattr(answers, "__aiter__"):
@@ -116,9 +117,9 @@ class Bounded(grpc.aio.ServerInterceptor):
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "The message did not arrive in time.")
 
-    async def _requests(self, handler: Handler, messages: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+    async def _requests(self, handler: Handler, context: Context) -> AsyncIterator[Any]:
         while True:
-            message = await self._read(messages, context.peer())
+            message = await self._read(context)
             if message is None:
                 return
             if len(message) > LONGEST:
@@ -129,15 +130,16 @@ class Bounded(grpc.aio.ServerInterceptor):
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "The message is malformed.")
             yield request
 
-    async def _read(self, messages: AsyncIterator[bytes], peer: str) -> bytes | None:
+    async def _read(self, context: Context) -> bytes | None:
         """The next message, None where its sender has no more."""
+        peer = context.peer()
         turn = self._turns.setdefault(peer, asyncio.Lock())
         async with AsyncExitStack() as held:
             async with asyncio.timeout(_TURN_SECONDS):
                 await held.enter_async_context(turn)
                 await held.enter_async_context(self._readers.turn(anonymous(host_of(peer))))
             async with asyncio.timeout(_READ_SECONDS):
-                return await anext(messages, None)
+                return await read(context)
 
 
 class _Told:
@@ -152,6 +154,15 @@ class _Told:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
+
+
+async def read(context: Context) -> bytes | None:
+    """Give a call's next message, None where there is none.
+
+    Not by gRPC's iterator: that keeps the message, in a ring of references, until garbage is collected.
+    """
+    message = await context.read()
+    return message if isinstance(message, bytes) else None
 
 
 async def _only(requests: AsyncIterator[Any], context: Context) -> Any:
@@ -173,11 +184,16 @@ def host_of(peer: str) -> str:
 
 
 def few_heaps() -> None:
-    """Let all threads of this process share two heaps: glibc makes up to eight a core, and each keeps its own gaps."""
+    """Let all threads of this process share two heaps, and whatever is large lie outside of them.
+
+    glibc makes up to eight heaps a core, and each keeps its own gaps; and once a large message is freed, it puts the
+    next ones as large into the heaps, where they leave gaps as well.
+    """
     if sys.platform == "linux":
         limit = getattr(ctypes.CDLL(None), "mallopt", None)
         if limit is not None:
             limit(_M_ARENA_MAX, 2)
+            limit(_M_MMAP_THRESHOLD, _ALONE)
 
 
 def give_memory_back() -> None:

@@ -32,7 +32,7 @@ from ddpm_service.errors import ServiceError
 from ddpm_service.gateway import grpc_messages
 from ddpm_service.gateway.auth import Caller
 from ddpm_service.gateway.door import Door
-from ddpm_service.gateway.grpc_bounds import OPTIONS, Bounded, few_heaps, give_memory_back, host_of
+from ddpm_service.gateway.grpc_bounds import OPTIONS, Bounded, few_heaps, give_memory_back, host_of, read
 from ddpm_service.gateway.grpc_messages import POOL, SERVICE, Prediction, prediction, read_prediction
 from ddpm_service.gateway.limits import Turns
 from ddpm_service.gateway.logs import log, request_id
@@ -148,14 +148,14 @@ class GrpcDoor:
     async def _ping(self, _message: empty_pb2.Empty, _context: Context) -> bytes:
         return grpc_messages.health('{"status": "%s"}' % ("Healthy" if self._door.ready else "Unhealthy"))
 
-    async def _serve(self, messages: AsyncIterator[bytes], context: Context, *, whole: bool) -> None:
+    async def _serve(self, _messages: AsyncIterator[bytes], context: Context, *, whole: bool) -> None:
         """Answer one call, by one message or one for each event."""
         sent = dict(context.invocation_metadata() or ())
         identity = request_id(_text(sent.get("x-request-id")))
         began, outcome = time.monotonic(), "CANCELLED"
         try:
             await context.send_initial_metadata((("x-request-id", identity),))
-            error = await self._attempt(messages, context, _text(sent.get("authorization")), identity, whole=whole)
+            error = await self._attempt(context, _text(sent.get("authorization")), identity, whole=whole)
             outcome = "OK" if error is None else _code(error).name
         finally:
             path = f"/{SERVICE}/{'Predictions' if whole else 'StreamPredictions'}"
@@ -167,13 +167,13 @@ class GrpcDoor:
             await context.abort(_code(error), ErrorBody(error=error).to_json().decode(), trailing)
 
     async def _attempt(
-        self, messages: AsyncIterator[bytes], context: Context, authorization: str | None, identity: str, *, whole: bool
+        self, context: Context, authorization: str | None, identity: str, *, whole: bool
     ) -> Error | None:
         """Answer one call; return why it failed, after everything that was held for it is free."""
         try:
             with ExitStack() as held:
                 caller = held.enter_context(self._door.gate.admit(authorization, host_of(context.peer())))
-                asked = read_prediction(await self._read(messages, held, caller))
+                asked = read_prediction(await self._read(context, held, caller))
                 await self._answer(asked, context, identity, whole=whole)
         except ApiError as refusal:
             return refusal.error
@@ -182,7 +182,7 @@ class GrpcDoor:
             return Error(code="internal", message="The service failed on this request; it may be tried again.")
         return None
 
-    async def _read(self, messages: AsyncIterator[bytes], held: ExitStack, caller: Caller) -> bytes:
+    async def _read(self, context: Context, held: ExitStack, caller: Caller) -> bytes:
         """The call's one message; the memory for it is counted until `held` closes."""
         seconds = self._door.settings.upload_seconds
         try:
@@ -190,7 +190,7 @@ class GrpcDoor:
                 limits, longest = self._door.gate.limits, self._door.settings.max_bytes
                 upload = held.enter_context(limits.upload(longest, caller))
                 upload.hold(longest)  # gRPC takes a message whole
-                message = await anext(aiter(messages), b"")
+                message = await read(context) or b""
         except TimeoutError:
             text = "The request's message did not arrive in time."
             raise ApiError(Error(code="upload_timeout", message=text, allowed=f"{seconds:g} seconds")) from None
