@@ -19,7 +19,7 @@ from ddpm_service.gateway.auth import anonymous
 from ddpm_service.gateway.gate import Gate
 from ddpm_service.gateway.limits import Places, Turns
 
-# Of all connections together. A call costs 15 KiB and what it may send ahead (`OPTIONS`), so this bounds memory too:
+# Of all connections together. A call holds what it may send ahead (`OPTIONS`) and some more, so this bounds memory too:
 # gRPC's own quota of it cannot be reached from Python.
 _CALLS = 2000
 LONGEST = 4096

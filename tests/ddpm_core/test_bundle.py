@@ -274,7 +274,7 @@ def test_in_16_bit_an_image_does_not_notice_its_batch_either(target: np.ndarray)
     together = sample(denoiser, states)
     for state, mixed in zip(states, together, strict=True):
         (alone,) = sample(denoiser, [state])
-        # Two threads may add in another order, and a network carries a rounding on: 2 of 255 were seen, 0 with one.
+        # With two threads the guide's kernels may add in another order: 2 of 255 were seen, 0 with one thread.
         assert np.abs(to_pixels(alone).astype(int) - to_pixels(mixed)).max() <= 2
 
 
