@@ -328,8 +328,8 @@ def _choose_mode(asked: _Asked) -> tuple[Mode, tuple[tuple[str, str], ...]]:
     if asked.resemblance is not None:
         does = f"resemblance {asked.resemblance:g} is kept as asked for."
     elif mode is Mode.AUTO:
-        mode = Mode.CELEBRITY if judgement.is_strange or judgement.has_face is False else Mode.LIKENESS
-        does = f"mode {mode} is used, which follows it less closely."
+        mode = Mode.CELEBRITY
+        does = f"mode {mode} is used, which does not follow it closely."
     if judgement.is_strange:
         return mode, (("strange_target", f"The picture is unlike those that the model was made for: {does}"),)
     if judgement.has_face is False and asked.mode is Mode.AUTO and mode is not Mode.AUTO:

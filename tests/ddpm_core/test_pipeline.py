@@ -39,7 +39,7 @@ def test_a_selfie_may_be_at_hand_in_any_way(pipeline: Pipeline, tmp_path: Path) 
         ways = [path, str(path), path.read_bytes(), file, io.BytesIO(path.read_bytes()), PORTRAIT, np.asarray(PORTRAIT)]
         made = [pipeline(image=way, **FEW)[0] for way in ways]
     assert len({image.tobytes() for image in made}) == 1
-    assert made[0].settings["mode"] == "likeness"
+    assert made[0].settings["mode"] == "celebrity"
 
 
 def test_a_phones_picture_that_pillow_has_opened_stands_upright(pipeline: Pipeline) -> None:

@@ -246,10 +246,10 @@ def test_targets_keep_their_colours_on_the_way_to_a_tensor(target: np.ndarray) -
     assert torch.equal(to_tensor(target)[:, 0, 0], torch.tensor([-1.0, 1.0, -1.0]))
 
 
-def test_auto_follows_a_usual_face_closely(tiny_bundle: Bundle, target: np.ndarray) -> None:
+def test_auto_follows_a_usual_face_as_people_like_it_best(tiny_bundle: Bundle, target: np.ndarray) -> None:
     for judgement in (Judgement(), Judgement(score=0.3, has_face=True), Judgement(score=0.3)):
         plan = make_plan(tiny_bundle, target, mode="auto", judgement=judgement)
-        assert (plan.parameters["mode"], plan.parameters["resemblance"]) == ("likeness", RESEMBLANCE[Mode.LIKENESS])
+        assert (plan.parameters["mode"], plan.parameters["resemblance"]) == ("celebrity", RESEMBLANCE[Mode.CELEBRITY])
         assert plan.warnings == ()
 
 
@@ -261,7 +261,7 @@ def test_auto_follows_a_usual_face_closely(tiny_bundle: Bundle, target: np.ndarr
         (Judgement(has_face=False), "no_face_to_follow"),
     ],
 )
-def test_auto_follows_a_strange_target_less_closely_and_says_why(
+def test_auto_says_what_it_does_with_a_strange_target_and_follows_least_what_has_no_face(
     tiny_bundle: Bundle, target: np.ndarray, judgement: Judgement, code: str
 ) -> None:
     plan = make_plan(tiny_bundle, target, mode="auto", judgement=judgement)

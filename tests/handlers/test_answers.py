@@ -76,7 +76,7 @@ def test_auto_follows_a_face_and_says_when_there_is_none_to_follow(frontend, sel
     told = [[event.code for event in job.events if event.event == "warning"] for job in (followed, lost)]
     used = [next(event for event in job.events if event.event == "started").parameters for job in (followed, lost)]
     assert told == [[], ["no_face", "no_face_to_follow"]]
-    assert [each["mode"] for each in used] == ["likeness", "celebrity"]
+    assert [each["mode"] for each in used] == ["celebrity", "celebrity"]
 
 
 def test_a_picture_carries_its_own_seed_and_its_model(frontend):

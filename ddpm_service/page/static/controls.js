@@ -48,7 +48,7 @@ export class Controls {
 	/** Whether there is a photo, and a face in it: where "automatic" will probably be. */
 	setGuided(guided, face = true) {
 		this.#guided = guided;
-		if (byId("automatic").checked) this.#slider.value = face ? "50" : "0";
+		if (byId("automatic").checked) this.#slider.value = face ? "25" : "0";
 		this.#change();
 	}
 

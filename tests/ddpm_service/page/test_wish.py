@@ -94,9 +94,9 @@ class TestWish:
         alert = page.get_by_role("alert").filter(visible=True)
         expect(alert).to_have_text("A whole number from 1 to 1000")
         upload(page, photo)
-        expect(alert).to_have_text("A whole number from 1 to 702")
-        page.get_by_role("button", name="Celebrity").click()
         expect(alert).to_have_text("A whole number from 1 to 821")
+        page.get_by_role("button", name="Likeness").click()
+        expect(alert).to_have_text("A whole number from 1 to 702")
         page.get_by_label("Guided by").select_option(label="Pixel loss")
         expect(alert).to_have_text("A whole number from 1 to 1000")
         assert service.generations == []
