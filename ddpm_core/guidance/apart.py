@@ -16,9 +16,9 @@ from torch import Tensor
 from ddpm_core.guidance.lowpass import low_pass, luma
 
 _COARSE, _FINE = 16, 64
-# Top, bottom, left and right of an aligned human face (CelebA-HQ's framing), in parts of the side.
-_FEATURES = ((0.38, 0.56, 0.2, 0.8), (0.56, 0.84, 0.3, 0.7))
-"""Eyes; nose and mouth."""
+EYES = (0.38, 0.56, 0.2, 0.8)
+"""Top, bottom, left and right of an aligned human face's eyes (CelebA-HQ's framing), in parts of the side."""
+_NOSE_AND_MOUTH = (0.56, 0.84, 0.3, 0.7)
 _EDGE = 0.04
 
 
@@ -73,5 +73,5 @@ def features(side: int, device: torch.device) -> Tensor:
     def within(low: float, high: float) -> Tensor:
         return ((torch.minimum(at - low, high - at) + _EDGE) / (2 * _EDGE)).clamp(0, 1)
 
-    parts = [within(top, bottom)[:, None] * within(left, right) for top, bottom, left, right in _FEATURES]
+    parts = [within(top, bottom)[:, None] * within(left, right) for top, bottom, left, right in (EYES, _NOSE_AND_MOUTH)]
     return torch.stack(parts).amax(0).to(device)

@@ -14,11 +14,11 @@ from ddpm_core.bands import Bands
 from ddpm_core.denoiser import Prediction
 from ddpm_core.errors import InvalidInput
 from ddpm_core.grids import without_weave
+from ddpm_core.guidance import EYES
 from ddpm_core.schedule import NoiseSchedule
 from ddpm_core.training.recipe import Loss
 
-# Top, bottom, left and right in parts of the side.
-_EYES, _MOUTH = (0.38, 0.56, 0.2, 0.8), (0.66, 0.84, 0.3, 0.7)
+_MOUTH = (0.66, 0.84, 0.3, 0.7)  # as EYES
 
 
 class Objective(nn.Module):
@@ -173,7 +173,7 @@ def emphasis(side: int, weight: float) -> Tensor:
     """
     at = (torch.arange(side) + 0.5) / side
     weights = torch.ones(side, side)
-    for top, bottom, left, right in (_EYES, _MOUTH):
+    for top, bottom, left, right in (EYES, _MOUTH):
         weights[((top < at) & (at < bottom))[:, None] & ((left < at) & (at < right))] = weight
     return weights / weights.mean()
 
