@@ -9,9 +9,6 @@ import numpy as np
 
 APART = 0.5
 """How far details stay apart: of LFW's photographs 1 % are nearer than 0.48 to the nearest other of their person."""
-SPARED = 0.7
-"""How far eyes, nose and mouth stay what they are where detail is kept apart: theirs is then mostly 0.2 or more from
-the selfie's, and 1 % of different photographs of one person are nearer than 0.17 (docs/decisions.md)."""
 
 
 @dataclass(frozen=True)

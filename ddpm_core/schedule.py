@@ -78,11 +78,6 @@ class NoiseSchedule:
             raise ValueError(f"alpha_bar must start at 1 and fall strictly to a value above 0{end}")
         a.setflags(write=False)
 
-    def is_like(self, other: NoiseSchedule) -> bool:
-        """Whether a network that was trained with one may be asked by the other's levels."""
-        ours, theirs = self.alpha_bar, other.alpha_bar
-        return ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=1e-6, atol=0)
-
     @property
     def num_levels(self) -> int:
         """T, the highest level."""

@@ -2,8 +2,7 @@
 
 The best answer in the mean square is the mean of all pictures that may be meant: soft, and in few calls that is what
 is served. So part of a batch begins with what the network itself makes of a noisy picture, as a sampler's next call
-does, and a critic that is trained beside it says whether the result looks like a photograph. Its own pictures are
-guided as served ones are, so that it learns to mend what guidance displaces.
+does, and a critic that is trained beside it says whether the result looks like a photograph.
 
 Source: adversarial training of few-step samplers, Sauer et al. 2024 (arXiv:2403.12015); from their own predictions, Yin
 et al. 2024 (arXiv:2405.14867); distances in a denoiser's features, Lin & Yang 2023 (arXiv:2401.00110).
@@ -11,13 +10,10 @@ et al. 2024 (arXiv:2405.14867); distances in a denoiser's features, Lin & Yang 2
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm_core.guidance import apart_displacement, low_pass_displacement
 from ddpm_core.training.critic import Critic, Features, even_in_log, nearest
 from ddpm_core.training.objective import Objective
 
@@ -25,8 +21,6 @@ _FROM = (1.0, 16.0)
 """σ₂₅₆ of the noisy pictures that the network's own predictions come from: where guided faces are made."""
 _FALLS = (3.0, 8.0)
 """How many times less noise the next call has."""
-_GRIDS, _APART = (14, 29), (0.5, 0.8)
-"""Of guided pictures: cells a side that are pulled, before the second; how far details stay apart."""
 _CELLS = 8
 _KEPT = 0.5
 """What the coarse structure weighs, 8 cells a side, of which the next call must not forget."""
@@ -44,8 +38,6 @@ class Realism:
         perceptual: weight of the distance in features.
         adversarial: weight of the critic's word.
         rollout: share of a batch that begins with the network's own predictions.
-        pushed: (noisy images, timesteps) → the clean ones that the network predicts, pushed by a guide.
-        spared: as in `ddpm_core.guidance.apart`.
     """
 
     def __init__(
@@ -54,14 +46,11 @@ class Realism:
         critic: Critic,
         log_sigma: Tensor,
         *,
-        pushed: Callable[[Tensor, Tensor], Tensor],
-        spared: float,
         perceptual: float,
         adversarial: float,
         rollout: float,
     ) -> None:
         self.objective, self.critic, self.log_sigma = objective, critic, log_sigma
-        self.pushed, self.spared = pushed, spared
         self.perceptual, self.adversarial, self.rollout = perceptual, adversarial, rollout
         self._seen: tuple[Features, Features] | None = None
 
@@ -73,7 +62,7 @@ class Realism:
         t = objective.timesteps(plain)
         x = objective.noised(x0[:plain], t, torch.randn_like(x0[:plain]))
         if own:
-            x_own, t_own = self._own(x0[plain:])
+            x_own, t_own = self._own(network, x0[plain:])
             x, t = torch.cat([x, x_own]), torch.cat([t, t_own])
         out = objective.ask(network, x, t)
         made = objective.clean(out, x, t)
@@ -102,38 +91,21 @@ class Realism:
             self.critic.learn(*self._seen)
             self._seen = None
 
-    @torch.no_grad()
-    def _own(self, x0: Tensor) -> tuple[Tensor, Tensor]:
+    def _own(self, network: nn.Module, x0: Tensor) -> tuple[Tensor, Tensor]:
         """Give what an ancestral sampler's next call would see of x0 (B, C, H, W), and its timesteps (B,)."""
         objective = self.objective
         before = even_in_log(len(x0), *_FROM, x0.device)
         after = before - even_in_log(len(x0), *_FALLS, x0.device)
         t, t_next = nearest(self.log_sigma, before), nearest(self.log_sigma, after)
-        x = objective.noised(x0, t, torch.randn_like(x0))
-        r = self.pushed(x, t).clamp(-1, 1)
-        sigma, sigma_next = objective.sigma(t), objective.sigma(t_next)
-        kept = (sigma_next / sigma).square()
-        unit = (1 + sigma.square()).sqrt()  # 1/√ᾱ
-        with torch.autocast(x0.device.type, enabled=False):  # what is displaced is a few grey levels
-            mean = r + kept * (x * unit - r) + as_guided(r, x0, self.spared)
-        noisy = mean + sigma_next * (1 - kept).sqrt() * torch.randn_like(x0)
-        return noisy / (1 + sigma_next.square()).sqrt(), t_next
-
-
-def as_guided(r: Tensor, x0: Tensor, spared: float) -> Tensor:
-    """Give Δ of predictions r (B, C, H, W) of which every other one is guided towards its x0, as much as it happens.
-
-    Args:
-        r: clean images that were predicted.
-        x0: the true ones.
-        spared: as in `ddpm_core.guidance.apart`.
-    """
-    guided = (torch.arange(len(r), device=r.device) % 2).to(r.dtype)
-    weight = guided * torch.rand_like(guided)
-    apart = guided * torch.empty_like(guided).uniform_(*_APART)
-    grids = torch.randint(*_GRIDS, (len(r),)).tolist()
-    delta = low_pass_displacement(r, x0, weight, grids, torch.ones_like(weight))
-    return delta + apart_displacement(r + delta, x0, apart, torch.full_like(apart, spared))
+        with torch.no_grad():
+            x = objective.noised(x0, t, torch.randn_like(x0))
+            r = objective.clean(objective.ask(network, x, t), x, t).clamp(-1, 1)
+            sigma, sigma_next = objective.sigma(t), objective.sigma(t_next)
+            kept = (sigma_next / sigma).square()
+            unit = (1 + sigma.square()).sqrt()  # 1/√ᾱ
+            mean = r + kept * (x * unit - r)
+            noisy = mean + sigma_next * (1 - kept).sqrt() * torch.randn_like(x0)
+            return noisy / (1 + sigma_next.square()).sqrt(), t_next
 
 
 def _coarse(images: Tensor) -> Tensor:

@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from ddpm_core.bundle import Bundle, read_bundle
-from ddpm_core.denoiser import make_ready
+from ddpm_core.denoiser import Denoiser, make_ready
 from ddpm_core.errors import InvalidInput
-from ddpm_core.training.pushed import Pushed, pushed_by_guide
+from ddpm_core.guidance.auto import auto_displacement
 
 
-def load_teacher(path: Path, weight: float, student: Bundle, device: torch.device, dtype: torch.dtype) -> Pushed:
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A denoiser pushed by its guide (Meng et al. 2023, "On distillation of guided diffusion models").
+
+    Attributes:
+        denoiser: the model and its guide.
+        strength: (T+1,) float32, w − 1 a level; nought outside the guide's interval.
+    """
+
+    denoiser: Denoiser
+    strength: Tensor
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """Predict clean images (B, C, H, W) from noisy ones at timesteps t (B,)."""
+        level = t + 1
+        r = self.denoiser(x, level)
+        strength = self.strength.to(x.device)[level]
+        pushed = strength.nonzero()[:, 0]
+        if len(pushed):
+            x, level, own, strength = x[pushed], level[pushed], r[pushed], strength[pushed]
+            r[pushed] = own + auto_displacement(own, self.denoiser.guided_by(x, level, own), strength)
+        return r
+
+
+def load_teacher(path: Path, weight: float, student: Bundle, device: torch.device, dtype: torch.dtype) -> Teacher:
     """Read a teacher for a student.
 
     Args:
@@ -30,13 +58,20 @@ def load_teacher(path: Path, weight: float, student: Bundle, device: torch.devic
         raise _unfit(
             path, "makes pictures of {} × {} × {}".format(*bundle.shape), "{} × {} × {}".format(*student.shape)
         )
-    if not bundle.schedule.is_like(student.schedule):
+    ours, theirs = student.schedule.alpha_bar, bundle.schedule.alpha_bar
+    if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-6, atol=0):
         raise _unfit(path, "has another noise schedule", "that of the recipe")
-    if weight > 1 and bundle.manifest.guide is None:
+    guide, push = bundle.load_guide(), bundle.manifest.guide
+    if weight > 1 and push is None:
         message = f"teacher_guide = {weight:g}: {path} has no guide."
         raise InvalidInput("no_guide", message, field="teacher_guide", given=weight, allowed="0 or 1")
-    network = make_ready(bundle.load_network(), device, dtype)
-    return pushed_by_guide(bundle, network, device, dtype, bundle, weight)
+    network = bundle.load_network()
+    denoiser = bundle.denoiser(
+        make_ready(network, device, dtype), device, dtype, None if guide is None else make_ready(guide, device, dtype)
+    )
+    sigma = bundle.schedule.sigma_256(bundle.manifest.image_size)
+    strength = np.zeros_like(sigma) if push is None else push.strength(sigma, weight or push.weight)
+    return Teacher(denoiser, torch.from_numpy(strength).float())
 
 
 def _unfit(path: Path, why: str, allowed: str) -> InvalidInput:

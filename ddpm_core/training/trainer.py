@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,27 +12,22 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from diffusers import UNet2DModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ddpm_core.bundle import Bundle, fit_weights, read_bundle
+from ddpm_core.bundle import Bundle, fit_weights
 from ddpm_core.cascade import CascadedUNet
-from ddpm_core.curve import SPARED
 from ddpm_core.data.stream import Stream
-from ddpm_core.domain import Domain
 from ddpm_core.errors import InvalidInput
 from ddpm_core.training import checkpoint, machine, samples
 from ddpm_core.training.critic import load_critic
 from ddpm_core.training.ema import Ema
-from ddpm_core.training.growth import deepened, enlarged
 from ddpm_core.training.networks import build
 from ddpm_core.training.objective import Objective, emphasis, timestep_shares
 from ddpm_core.training.optimizer import make_optimizer
-from ddpm_core.training.pushed import Pushed, pushed_by_guide
 from ddpm_core.training.realism import Realism
 from ddpm_core.training.recipe import Decay, Recipe
-from ddpm_core.training.teacher import load_teacher
+from ddpm_core.training.teacher import Teacher, load_teacher
 
 MAX_VALIDATION_IMAGES = 512
 _STEP_SEEDS, _VALIDATION_SEED, _SEEDS = 2**32, 2**63, 2**64
@@ -133,13 +128,10 @@ class Trainer:
             message = f"{accelerator.num_processes} processes cannot train one critic; start one."
             raise InvalidInput("out_of_range", message, field="critic", given=recipe.critic, allowed="one process")
         sigma = described.schedule.sigma_256(recipe.image_size)[1:]
-        device, path = accelerator.device, Path(recipe.critic)
         return Realism(
             self.objective,
-            load_critic(path, described, device, compiled=self.forward is not self.model),
-            torch.from_numpy(np.log(sigma)).to(device),
-            pushed=pushed_by_guide(described, self.forward, device, torch.float32, read_bundle(path)),
-            spared=SPARED if recipe.domain is Domain.HUMAN_FACE else 0.0,
+            load_critic(Path(recipe.critic), described, accelerator.device, compiled=self.forward is not self.model),
+            torch.from_numpy(np.log(sigma)).to(accelerator.device),
             perceptual=recipe.perceptual,
             adversarial=recipe.adversarial,
             rollout=recipe.rollout,
@@ -157,7 +149,7 @@ class Trainer:
         loss: Tensor = self.objective(self.forward, x0, self.objective.timesteps(len(x0))).mean()
         return loss
 
-    def _teacher(self) -> Pushed | None:
+    def _teacher(self) -> Teacher | None:
         if not self.recipe.teacher:
             return None
         dtype = torch.float32 if self.accelerator.mixed_precision == "no" else torch.bfloat16
@@ -167,8 +159,9 @@ class Trainer:
     def begin_with(self, bundle: Bundle) -> None:
         """Begin with the weights of a bundle, for the raw network and the averaged one.
 
-        With bands a model of half the side will do, without them a cascade of twice the side: its coarse network is
-        taken. A UNet may have fewer layers a block (`ddpm_core.training.growth`).
+        With bands a model of half the side will do: it is the coarse band's, and detail begins with nought. In a
+        cascade it is the coarse network, and the one for detail begins with what it sees in a picture. Without bands
+        a cascade of twice the side will do: its coarse network is taken.
 
         Raises:
             InvalidInput: another network, or one that was trained to predict something else.
@@ -188,11 +181,41 @@ class Trainer:
             network = network.coarse
         weights = network.state_dict()
         if bands is not None and manifest.bands is None:
-            weights = enlarged(weights, bundle, self.network, self.described)
-        elif isinstance(network, UNet2DModel) and isinstance(self.network, UNet2DModel):
-            weights = deepened(weights, network, self.network)
+            weights = self._enlarged(weights, bundle)
         for each in (self.network, self.ema.network):
             fit_weights(each, weights, bundle.path)
+
+    def _enlarged(self, weights: Mapping[str, Tensor], bundle: Bundle) -> dict[str, Tensor]:
+        """Give the weights of a model of half the side to the coarse band, and nought to detail.
+
+        Raises:
+            InvalidInput: the model has another side.
+        """
+        side = self.recipe.image_size // 2
+        if bundle.manifest.image_size != side:
+            raise InvalidInput(
+                "other_model",
+                f"init = {bundle.path} makes pictures of {bundle.manifest.image_size} px; bands begin with {side} px.",
+                field="init",
+                given=bundle.manifest.image_size,
+                allowed=str(side),
+            )
+        coarse, every = bundle.network_shape[0], self.described.network_shape[0]
+        widths = {every}
+        if isinstance(self.network, CascadedUNet):
+            widths = {every + coarse, every - coarse}
+            weights = {f"{part}.{key}": weight for part in ("coarse", "detail") for key, weight in weights.items()}
+        wanted, larger = self.network.state_dict(), {}
+        for key, weight in weights.items():
+            shape = wanted[key].shape if key in wanted else weight.shape
+            fits = len(shape) == len(weight.shape) and all(
+                ours == theirs or (theirs == coarse and ours in widths)
+                for ours, theirs in zip(shape, weight.shape, strict=True)
+            )
+            larger[key] = weight.new_zeros(shape) if fits else weight
+            if not key.startswith("detail.conv_out"):
+                larger[key][tuple(slice(size) for size in weight.shape)] = weight
+        return larger
 
     def load(self, folder: Path) -> None:
         """Take up the state of a checkpoint.

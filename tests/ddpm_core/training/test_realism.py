@@ -7,13 +7,11 @@ from torch.nn import functional as F
 
 from ddpm_core.bundle import read_bundle
 from ddpm_core.errors import InvalidInput
-from ddpm_core.guidance import detail, low_pass
 from ddpm_core.training import run
 from ddpm_core.training.critic import load_critic
 from ddpm_core.training.loop import Limits
 from ddpm_core.training.objective import Objective
-from ddpm_core.training.pushed import pushed_by_guide
-from ddpm_core.training.realism import Realism, as_guided
+from ddpm_core.training.realism import Realism
 
 CPU = torch.device("cpu")
 UNET = {
@@ -92,17 +90,12 @@ def test_a_critic_sees_what_was_made_and_photographs_moved_alike_within_its_bloc
     critic.see = lambda pictures, t, noise: shown.append(pictures.detach().clone()) or see(pictures, t, noise)
     network = bundle.load_network()
     objective.clean = lambda *_: images  # what is made are the photographs themselves
-    realism = realism_of(objective, critic, rollout=0.0)
+    realism = Realism(objective, critic, critic.log_sigma, perceptual=1.0, adversarial=1.0, rollout=0.0)
     for step in range(40):
         realism.loss(network, images, step)
     assert critic.block == 2
     assert all(torch.equal(made, true) for made, true in zip(shown[::2], shown[1::2], strict=True))
     assert {places[each.numpy().tobytes()] for each in shown[1::2]} == {(0, 0), (0, 1), (1, 0), (1, 1)}
-
-
-def realism_of(objective, critic, *, rollout, pushed=None, spared=0.0):
-    sizes = {"perceptual": 1.0, "adversarial": 1.0, "rollout": rollout}
-    return Realism(objective, critic, critic.log_sigma, pushed=pushed, spared=spared, **sizes)
 
 
 @pytest.mark.parametrize("rollout", [0.0, 0.5, 1.0])
@@ -114,8 +107,8 @@ def test_a_share_of_a_batch_begins_with_what_the_network_predicts_of_more_noise(
         asked.append(t)
         return torch.zeros_like(x, requires_grad=True)
 
-    pushed = pushed_by_guide(bundle, network, CPU, torch.float32, bundle)
-    realism = realism_of(objective, critic, rollout=rollout, pushed=pushed)
+    sizes = {"perceptual": 1.0, "adversarial": 1.0}
+    realism = Realism(objective, critic, critic.log_sigma, rollout=rollout, **sizes)
     assert torch.isfinite(realism.loss(network, squares(8), step=100))
     realism.learn()
     own = round(8 * rollout)
@@ -123,19 +116,6 @@ def test_a_share_of_a_batch_begins_with_what_the_network_predicts_of_more_noise(
     if own:
         before, after = (critic.log_sigma[t].exp() for t in (asked[0], asked[1][8 - own :]))
         assert ((before / after > 2.5) & (before / after < 9)).all()
-
-
-def test_every_other_picture_of_its_own_is_guided_towards_the_photograph_and_apart_from_its_detail():
-    photographs = F.interpolate(torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(2)) * 2 - 1, size=64)
-    flat = torch.zeros_like(photographs)
-    towards, away = as_guided(flat, photographs, 0.0), as_guided(photographs, photographs, 0.0)
-    assert torch.equal(towards[::2], flat[::2])
-    assert torch.equal(away[::2], flat[::2])
-    coarse, wanted = (low_pass(each[1::2], 8).flatten(1) for each in (towards, photographs))
-    assert (F.cosine_similarity(coarse, wanted) > 0.9).all()
-    own, theirs = (detail(each[1::2]).flatten(1) for each in (photographs + away, photographs))
-    apart = 1 - F.cosine_similarity(own, theirs)
-    assert ((apart > 0.49) & (apart < 0.81)).all()
 
 
 def test_the_bundle_names_the_critic_and_a_run_with_one_is_resumed_exactly(finished, pictures, tmp_path, tiny):
