@@ -83,7 +83,7 @@ export class Controls {
 		}
 		byId("sampler").value = sampler ?? "";
 		byId("way").value = mode === "pixel" ? "pixel" : "curve";
-		byId("automatic").checked = resemblance === 0 && mode === "celebrity"; // as it was chosen for a photo without a face
+		byId("automatic").checked = resemblance === 0 && mode === "celebrity"; // as chosen for a photo without a face
 		if (resemblance !== undefined) this.#slider.value = 100 * resemblance;
 		this.#change();
 	}
