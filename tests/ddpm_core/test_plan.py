@@ -246,7 +246,7 @@ def test_targets_keep_their_colours_on_the_way_to_a_tensor(target: np.ndarray) -
     assert torch.equal(to_tensor(target)[:, 0, 0], torch.tensor([-1.0, 1.0, -1.0]))
 
 
-def test_auto_follows_a_usual_face_as_people_like_it_best(tiny_bundle: Bundle, target: np.ndarray) -> None:
+def test_auto_follows_a_usual_face_as_celebrity_does(tiny_bundle: Bundle, target: np.ndarray) -> None:
     for judgement in (Judgement(), Judgement(score=0.3, has_face=True), Judgement(score=0.3)):
         plan = make_plan(tiny_bundle, target, mode="auto", judgement=judgement)
         assert (plan.parameters["mode"], plan.parameters["resemblance"]) == ("celebrity", RESEMBLANCE[Mode.CELEBRITY])
