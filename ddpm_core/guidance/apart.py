@@ -18,7 +18,7 @@ from ddpm_core.guidance.lowpass import low_pass, luma
 _COARSE, _FINE = 16, 64
 EYES = (0.38, 0.56, 0.2, 0.8)
 """Top, bottom, left and right of an aligned human face's eyes (CelebA-HQ's framing), in parts of the side."""
-_NOSE_AND_MOUTH = (0.56, 0.84, 0.3, 0.7)
+_NOSE_AND_MOUTH = (0.56, 0.84, 0.3, 0.7)  # as EYES
 _EDGE = 0.04
 
 
