@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ddpm_core.bundle import Manifest
 
 
@@ -16,7 +19,7 @@ def model_card(manifest: Manifest, grid: str | None = None) -> str:
     recipe = seen["recipe"]
     settings = "\n".join(f"| `{key}` | {value} |" for key, value in recipe.items())
     begun = f", begun with the weights of {seen['init']}" if "init" in seen else ""
-    taught = f" It learnt the guided prediction of {seen['teacher']}." if "teacher" in seen else ""
+    taught = _taught(seen)
     push = manifest.guide
     guided = (
         f" A worse network of the same kind guides it: w = {push.weight:g} for σ of {push.interval[0]:g} to "
@@ -42,3 +45,13 @@ Trained on {seen["training_images"]} images of `{seen["data"]}` ({seen["held_bac
 |---|---|
 {settings}
 """
+
+
+def _taught(seen: Mapping[str, Any]) -> str:
+    if "fine_teacher" in seen:
+        low, high = seen["recipe"]["teacher_sigma"]
+        return (
+            f" It learnt the prediction of {seen['teacher']}, down to σ = {high:g}, and of {seen['fine_teacher']},"
+            f" below {low:g} at a 256 px side, and between them a mix of both."
+        )
+    return f" It learnt the guided prediction of {seen['teacher']}." if "teacher" in seen else ""

@@ -97,7 +97,11 @@ class Recipe(BaseModel):
         init: folder of a bundle or checkpoint whose averaged weights the run begins with; empty for fresh ones.
         teacher: folder of a bundle of the same pictures and schedule; what it predicts, pushed by its guide, is learnt
             in place of the clean image; empty for none. Begin with its weights (`init`): the student needs no guide.
-        teacher_guide: how far the teacher's guide pushes, 1..3; 0 for the bundle's own weight.
+        fine_teacher: folder of another such bundle, which teaches in its place where there is little noise; empty for
+            none.
+        teacher_sigma: with both, up to which σ at a 256 px side the fine one teaches alone, and from which the other
+            one; between them a mix of both, by ln σ.
+        teacher_guide: how far a teacher's guide pushes, 1..3; 0 for the bundle's own weight.
         critic: folder of a finished bundle of the same pictures, whose features judge what is made; with it a network
             learns to make whole pictures in few calls (`ddpm_core.training.realism`). Begin with a finished network.
         perceptual, adversarial: with a critic, the weights of the distance in its features and of its word.
@@ -149,6 +153,8 @@ class Recipe(BaseModel):
     network: dict[str, Any] = {"class": "UNet2DModel"}
     init: Text = ""
     teacher: Text = ""
+    fine_teacher: Text = ""
+    teacher_sigma: Annotated[tuple[Sigma, Sigma], Field(description="two numbers above 0 that rise")] = (1.0, 8.0)
     teacher_guide: Annotated[Number, Field(description="1..3, or 0 for the teacher's own")] = 0.0
     critic: Text = ""
     perceptual: Amount = 0.1
@@ -198,8 +204,12 @@ class Recipe(BaseModel):
             raise _out_of_range("image_size", self.image_size, f"a multiple of 2 · patch = {2 * self.patch} with bands")
         if self.bands and self.prediction is not Prediction.V:
             raise _out_of_range("prediction", str(self.prediction), f"{Prediction.V} with bands")
-        if not self.focus_sigma[0] < self.focus_sigma[1]:
-            raise _out_of_range("focus_sigma", list(self.focus_sigma), "two numbers above 0 that rise")
+        for key in ("focus_sigma", "teacher_sigma"):
+            low, high = getattr(self, key)
+            if not low < high:
+                raise _out_of_range(key, [low, high], "two numbers above 0 that rise")
+        if self.fine_teacher and not self.teacher:
+            raise _out_of_range("fine_teacher", self.fine_teacher, "empty without a teacher")
         if self.teacher_guide and not 1 <= self.teacher_guide <= 3:
             raise _out_of_range("teacher_guide", self.teacher_guide, "1..3, or 0 for the teacher's own")
         if self.teacher_guide and not self.teacher:

@@ -36,7 +36,7 @@ from ddpm_core.whole import write_whole
 from ddpm_core.writer import only_writer_of_folder
 
 RECIPE = "recipe.yaml"
-_PATHS = ("data", "init", "teacher", "critic")  # of this machine, so no bundle says them
+_PATHS = ("data", "init", "teacher", "fine_teacher", "critic")  # of this machine, so no bundle says them
 _ACCELERATES = {Precision.FLOAT32: "no", Precision.BFLOAT16: "bf16", Precision.FLOAT16: "fp16"}
 # Gloo's threads hold the last tensors a moment longer than the call that reduced them. A thread that lets go of a
 # tensor while Python ends aborts the process: one in 36 did on busy cores (torch 2.13, Python 3.11).
@@ -119,10 +119,11 @@ def _run(folder: Path, recipe: Recipe, start: Path | None, limits: Limits, repor
         "terms": recipe.terms,
         "recipe": recipe.model_dump(mode="json", exclude={*_PATHS}),
     }
-    if recipe.teacher:
-        teacher = read_bundle(recipe.teacher).manifest
-        push = recipe.teacher_guide or (teacher.guide.weight if teacher.guide else 1)
-        provenance["teacher"] = f"{teacher.name} {teacher.version}, w = {push:g}"
+    for key in ("teacher", "fine_teacher"):
+        if path := getattr(recipe, key):
+            teacher = read_bundle(path).manifest
+            push = recipe.teacher_guide or (teacher.guide.weight if teacher.guide else 1)
+            provenance[key] = f"{teacher.name} {teacher.version}, w = {push:g}"
     if recipe.critic:
         critic = read_bundle(recipe.critic).manifest
         provenance["critic"] = f"{critic.name} {critic.version}"

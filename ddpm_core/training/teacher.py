@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ddpm_core.bundle import Bundle, read_bundle
@@ -38,6 +39,38 @@ class Teacher:
             x, level, own, strength = x[pushed], level[pushed], r[pushed], strength[pushed]
             r[pushed] = own + auto_displacement(own, self.denoiser.guided_by(x, level, own), strength)
         return r
+
+
+@dataclass(frozen=True, eq=False)
+class TwoTeachers:
+    """Two teachers, each for the noise at which it is the better one (Balaji et al. 2022, "eDiff-I").
+
+    Attributes:
+        coarse: for much noise.
+        fine: for little.
+        share: (T+1,) float32, how much of the coarse one's prediction is taken at a level, 0..1.
+    """
+
+    coarse: Teacher
+    fine: Teacher
+    share: Tensor
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """Predict as `Teacher` does."""
+        share = self.share.to(x.device)[t + 1].view(-1, 1, 1, 1)
+        r = torch.zeros_like(x)
+        for teacher, weight in ((self.coarse, share), (self.fine, 1 - share)):
+            asked = weight.flatten().nonzero()[:, 0]
+            if len(asked):
+                r[asked] += weight[asked] * teacher(x[asked], t[asked])
+        return r
+
+
+def shares(sigma: NDArray[np.float64], interval: tuple[float, float]) -> Tensor:
+    """Give how much of a coarse teacher is taken at each level (T+1,): from 0 to 1 in ln σ within an interval of σ."""
+    low, high = np.log(interval)
+    return torch.from_numpy(((np.log(np.maximum(sigma, 1e-12)) - low) / (high - low)).clip(0, 1)).float()
 
 
 def load_teacher(path: Path, weight: float, student: Bundle, device: torch.device, dtype: torch.dtype) -> Teacher:

@@ -27,7 +27,7 @@ from ddpm_core.training.objective import Objective, emphasis, timestep_shares
 from ddpm_core.training.optimizer import make_optimizer
 from ddpm_core.training.realism import Realism
 from ddpm_core.training.recipe import Decay, Recipe
-from ddpm_core.training.teacher import Teacher, load_teacher
+from ddpm_core.training.teacher import Teacher, TwoTeachers, load_teacher, shares
 
 MAX_VALIDATION_IMAGES = 512
 _STEP_SEEDS, _VALIDATION_SEED, _SEEDS = 2**32, 2**63, 2**64
@@ -149,12 +149,19 @@ class Trainer:
         loss: Tensor = self.objective(self.forward, x0, self.objective.timesteps(len(x0))).mean()
         return loss
 
-    def _teacher(self) -> Teacher | None:
-        if not self.recipe.teacher:
-            return None
+    def _teacher(self) -> Teacher | TwoTeachers | None:
+        recipe, described = self.recipe, self.described
         dtype = torch.float32 if self.accelerator.mixed_precision == "no" else torch.bfloat16
-        path, weight = Path(self.recipe.teacher), self.recipe.teacher_guide
-        return load_teacher(path, weight, self.described, self.accelerator.device, dtype)
+
+        def load(path: str) -> Teacher:
+            return load_teacher(Path(path), recipe.teacher_guide, described, self.accelerator.device, dtype)
+
+        if not recipe.teacher:
+            return None
+        if not recipe.fine_teacher:
+            return load(recipe.teacher)
+        share = shares(described.schedule.sigma_256(recipe.image_size), recipe.teacher_sigma)
+        return TwoTeachers(load(recipe.teacher), load(recipe.fine_teacher), share)
 
     def begin_with(self, bundle: Bundle) -> None:
         """Begin with the weights of a bundle, for the raw network and the averaged one.

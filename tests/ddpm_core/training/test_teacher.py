@@ -13,7 +13,7 @@ from ddpm_core.training import run
 from ddpm_core.training.export import export
 from ddpm_core.training.loop import Limits
 from ddpm_core.training.objective import Objective
-from ddpm_core.training.teacher import load_teacher
+from ddpm_core.training.teacher import TwoTeachers, load_teacher, shares
 
 SCHEDULE = cosine()
 T = torch.tensor([5, 300, 700, 950])
@@ -60,6 +60,26 @@ def test_inside_the_guide_s_interval_it_predicts_what_the_pair_does_and_outside_
         torch.testing.assert_close(teacher_of(pair, weight)(x, T), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_of_two_teachers_each_teaches_where_it_is_the_better_one_and_between_them_a_mix(pair, worse):
+    sigma = read_bundle(pair).schedule.sigma_256(16)
+    low, high = (float(sigma[int(t) + 1]) for t in (T[1] - 1, T[2] + 1))
+    share = shares(sigma, (low, high))
+    coarse, fine = teacher_of(pair), teacher_of(worse)
+    x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    taught = TwoTeachers(coarse, fine, share)(x, T)
+    torch.testing.assert_close(taught[0], fine(x, T)[0])
+    torch.testing.assert_close(taught[3], coarse(x, T)[3])
+    between = share[T + 1].view(-1, 1, 1, 1)
+    assert [float(part) for part in between[:, 0, 0, 0]] == sorted(float(part) for part in between[:, 0, 0, 0])
+    assert 0 < float(between[1]) < float(between[2]) < 1
+    torch.testing.assert_close(taught, between * coarse(x, T) + (1 - between) * fine(x, T))
+
+
+def test_the_share_of_the_coarse_teacher_rises_by_the_logarithm_of_noise():
+    share = shares(np.array([0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 100.0]), (1, 4))
+    torch.testing.assert_close(share, torch.tensor([0, 0, 0, 0.5, 1, 1, 1]))
+
+
 @pytest.mark.parametrize("prediction", list(Prediction))
 def test_the_loss_is_nought_for_who_predicts_what_the_teacher_does(prediction):
     taught = torch.rand(4, 3, 8, 8) * 2 - 1
@@ -87,6 +107,18 @@ def test_a_student_comes_nearer_to_the_guided_prediction_and_says_whose_it_is(pa
     assert "learnt the guided prediction of model 1.0, w = 2" in (student.path / "README.md").read_text("utf-8")
 
 
+def test_a_student_of_two_says_what_it_learnt_of_whom(pair, worse, pictures, tmp_path, tiny):
+    recipe = tiny(
+        init=str(pair), teacher=str(pair), fine_teacher=str(worse), teacher_sigma=(0.5, 4), teacher_guide=1, **END
+    )
+    run.train(pictures, tmp_path / "run", recipe, Limits(max_steps=2))
+    student = export(tmp_path / "run" / "last", tmp_path / "student", "1.1")
+    assert student.manifest.provenance["teacher"] == "model 1.0, w = 1"
+    assert student.manifest.provenance["fine_teacher"] == "model 0.1, w = 1"
+    card = " ".join((student.path / "README.md").read_text("utf-8").split())
+    assert "learnt the prediction of model 1.0, w = 1, down to σ = 4, and of model 0.1, w = 1, below 0.5" in card
+
+
 def test_a_run_with_a_teacher_is_resumed_with_it(pair, pictures, tmp_path, tiny):
     recipe = tiny(init=str(pair), teacher=str(pair), teacher_guide=1.5)
     run.train(pictures, tmp_path / "once", recipe)
@@ -105,6 +137,8 @@ def test_a_run_with_a_teacher_is_resumed_with_it(pair, pictures, tmp_path, tiny)
         ({"schedule": "linear"}, "has another noise schedule"),
         ({"teacher_guide": 4}, "teacher_guide must be 1..3, or 0 for the teacher's own, not 4"),
         ({"teacher_guide": 0.5}, "teacher_guide must be 1..3, or 0 for the teacher's own, not 0.5"),
+        ({"fine_teacher": "x", "teacher": ""}, "fine_teacher must be empty without a teacher, not 'x'"),
+        ({"teacher_sigma": (4, 2)}, "teacher_sigma must be two numbers above 0 that rise, not [4.0, 2.0]"),
         ({"teacher_guide": 2, "teacher": ""}, "teacher_guide must be 0 without a teacher, not 2"),
     ],
 )
