@@ -18,7 +18,7 @@ from ddpm_service.cli.loading import Device, Dtype, RunCode
 from ddpm_service.cli.progress import reported
 
 app = typer.Typer(
-    help="Measure a model. Example: ddpm evaluate samples models/faces-64/1.7 --reference faces64.zip --out a.json",
+    help="Measure a model. Example: ddpm evaluate samples models/faces-64/1.8 --reference faces64.zip --out a.json",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -59,7 +59,7 @@ def samples(
 ) -> None:
     """Measure unguided images against real ones; print the table. Interrupted, it goes on when called again.
 
-    Example: ddpm evaluate samples models/faces-64/1.7 --reference faces64.zip --num-inference-steps 5,10 --out a.json
+    Example: ddpm evaluate samples models/faces-64/1.8 --reference faces64.zip --num-inference-steps 5,10 --out a.json
     """
     with told_in_a_line("ddpm evaluate samples"):
         from ddpm_core import load

@@ -31,7 +31,7 @@ def gate(
 
     Mode auto then knows a strange picture, and with real images of its kind best of K knows a face that broke.
 
-    Example: ddpm evaluate gate models/faces-64/1.7 --reference faces64.zip --held-back
+    Example: ddpm evaluate gate models/faces-64/1.8 --reference faces64.zip --held-back
     """
     with told_in_a_line("ddpm evaluate gate"):
         from ddpm_core import load
