@@ -73,7 +73,9 @@ def shares(sigma: NDArray[np.float64], interval: tuple[float, float]) -> Tensor:
     return torch.from_numpy(((np.log(np.maximum(sigma, 1e-12)) - low) / (high - low)).clip(0, 1)).float()
 
 
-def load_teacher(path: Path, weight: float, student: Bundle, device: torch.device, dtype: torch.dtype) -> Teacher:
+def load_teacher(
+    path: Path, weight: float, student: Bundle, device: torch.device, dtype: torch.dtype, *, field: str = "teacher"
+) -> Teacher:
     """Read a teacher for a student.
 
     Args:
@@ -82,18 +84,18 @@ def load_teacher(path: Path, weight: float, student: Bundle, device: torch.devic
         student: what the student will be.
         device: where the student is trained.
         dtype: what the teacher computes in.
+        field: the recipe's setting that names it, for errors.
 
     Raises:
         InvalidInput: pictures or a noise schedule other than the student's, or a weight without a guide; by name.
     """
     bundle = read_bundle(path)
     if bundle.shape != student.shape:
-        raise _unfit(
-            path, "makes pictures of {} × {} × {}".format(*bundle.shape), "{} × {} × {}".format(*student.shape)
-        )
+        makes, wanted = ("{} × {} × {}".format(*each.shape) for each in (bundle, student))
+        raise _unfit(field, path, f"makes pictures of {makes}", wanted)
     ours, theirs = student.schedule.alpha_bar, bundle.schedule.alpha_bar
     if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-6, atol=0):
-        raise _unfit(path, "has another noise schedule", "that of the recipe")
+        raise _unfit(field, path, "has another noise schedule", "that of the recipe")
     guide, push = bundle.load_guide(), bundle.manifest.guide
     if weight > 1 and push is None:
         message = f"teacher_guide = {weight:g}: {path} has no guide."
@@ -107,6 +109,6 @@ def load_teacher(path: Path, weight: float, student: Bundle, device: torch.devic
     return Teacher(denoiser, torch.from_numpy(strength).float())
 
 
-def _unfit(path: Path, why: str, allowed: str) -> InvalidInput:
-    message = f"teacher = {path} {why}; it takes {allowed}."
-    return InvalidInput("other_model", message, field="teacher", given=str(path), allowed=allowed)
+def _unfit(field: str, path: Path, why: str, allowed: str) -> InvalidInput:
+    message = f"{field} = {path} {why}; it takes {allowed}."
+    return InvalidInput("other_model", message, field=field, given=str(path), allowed=allowed)

@@ -153,15 +153,16 @@ class Trainer:
         recipe, described = self.recipe, self.described
         dtype = torch.float32 if self.accelerator.mixed_precision == "no" else torch.bfloat16
 
-        def load(path: str) -> Teacher:
-            return load_teacher(Path(path), recipe.teacher_guide, described, self.accelerator.device, dtype)
+        def load(field: str) -> Teacher:
+            path = Path(getattr(recipe, field))
+            return load_teacher(path, recipe.teacher_guide, described, self.accelerator.device, dtype, field=field)
 
         if not recipe.teacher:
             return None
         if not recipe.fine_teacher:
-            return load(recipe.teacher)
+            return load("teacher")
         share = shares(described.schedule.sigma_256(recipe.image_size), recipe.teacher_sigma)
-        return TwoTeachers(load(recipe.teacher), load(recipe.fine_teacher), share)
+        return TwoTeachers(load("teacher"), load("fine_teacher"), share)
 
     def begin_with(self, bundle: Bundle) -> None:
         """Begin with the weights of a bundle, for the raw network and the averaged one.

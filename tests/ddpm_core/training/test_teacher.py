@@ -148,6 +148,13 @@ def test_a_teacher_that_does_not_fit_is_refused_by_what_sets_it_apart(pair, pict
     assert why in caught.value.message
 
 
+def test_a_second_teacher_that_does_not_fit_is_refused_by_its_own_name(pair, pictures, tmp_path, tiny):
+    run.train(pictures, tmp_path / "large", tiny(image_size=32), Limits(max_steps=1))
+    with pytest.raises(InvalidInput, match=r"fine_teacher = .* makes pictures of 3 × 32 × 32") as caught:
+        run.train(pictures, tmp_path / "run", tiny(teacher=str(pair), fine_teacher=str(tmp_path / "large" / "last")))
+    assert caught.value.field == "fine_teacher"
+
+
 def test_a_weight_for_a_teacher_without_a_guide_is_refused(worse, pictures, tmp_path, tiny):
     with pytest.raises(InvalidInput, match=r"teacher_guide = 2: .* has no guide"):
         run.train(pictures, tmp_path / "run", tiny(teacher=str(worse), teacher_guide=2))
