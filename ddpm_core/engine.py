@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from ddpm_core import events
-from ddpm_core.bundle import Familiar
+from ddpm_core.bundle import Wholeness
 from ddpm_core.denoiser import Denoiser
 from ddpm_core.device import is_lost, out_of_memory
 from ddpm_core.errors import InvalidInput
@@ -52,7 +52,7 @@ class StepEngine:
         ahead: ticks that are launched before an earlier one is waited for: on a GPU one, which then never idles.
         seconds_per_row: first estimate of a network call's time per image; corrected while running.
         guide_cost: a call of the guide, in calls of the network.
-        familiar: the bundle's statistics for best of K.
+        wholeness: the bundle's statistics for best of K.
         capacity: open requests; one more is refused with `Busy`.
         max_work: work that one request may ask for: network calls × images, guided ones at what they cost.
         clock: seconds, monotonic.
@@ -66,7 +66,7 @@ class StepEngine:
         ahead: int = 0,
         seconds_per_row: float = 0.01,
         guide_cost: float = 0.0,
-        familiar: Familiar | None = None,
+        wholeness: Wholeness | None = None,
         capacity: int = 64,
         max_work: int = 8000,
         clock: Callable[[], float] = time.monotonic,
@@ -75,7 +75,7 @@ class StepEngine:
         self.ahead = ahead
         self.seconds_per_row = seconds_per_row
         self.guide_cost = guide_cost
-        self.familiar = familiar
+        self.wholeness = wholeness
         self.capacity = capacity
         self.max_work = max_work
         self._clock = clock
@@ -204,7 +204,7 @@ class StepEngine:
             if job.plan.target is not None and job.num_images < job.rows:
                 try:
                     demerit = demerits(
-                        self.denoiser, batch.x, batch.target[0], rows=self.max_rows, familiar=self.familiar
+                        self.denoiser, batch.x, batch.target[0], rows=self.max_rows, wholeness=self.wholeness
                     )
                 except Exception as problem:
                     if is_lost(problem):

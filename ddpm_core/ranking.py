@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ddpm_core.bundle import Familiar
+from ddpm_core.bundle import Wholeness
 from ddpm_core.denoiser import Denoiser
-from ddpm_core.familiar import features, score
 from ddpm_core.guidance import low_pass
+from ddpm_core.wholeness import features, score
 
 _CELLS = 16
+_NEARNESS = 0.25
 
 
 def resemblance(images: Tensor, target: Tensor) -> Tensor:
@@ -22,24 +23,24 @@ def resemblance(images: Tensor, target: Tensor) -> Tensor:
 
 
 def demerits(
-    denoiser: Denoiser, images: Tensor, target: Tensor, *, rows: int, familiar: Familiar | None = None
+    denoiser: Denoiser, images: Tensor, target: Tensor, *, rows: int, wholeness: Wholeness | None = None
 ) -> Tensor:
     """Give the scores (K,) by which images of one target are ranked, lower is better, where they are.
 
-    It is made of two z-scores over the K images: of how little an image is like what the model makes
-    (`ddpm_core.familiar`), and, half as heavy, of ln of the mean squared distance to the target at 16 × 16 cells.
-    Without statistics of the former the distance decides alone.
+    It is made of two z-scores over the K images: of how broken an image looks (`ddpm_core.wholeness`), and, a quarter
+    as heavy, of ln of the mean squared distance to the target at 16 × 16 cells. Without statistics of the former the
+    distance decides alone.
 
     Args:
         denoiser: the model; called once for every image, if at all.
         images: (K, C, H, W), finished.
         target: (C, H, W).
         rows: images in one network call.
-        familiar: the bundle's statistics.
+        wholeness: the bundle's statistics.
     """
     far = _z(_distance(images, target).clamp(min=1e-12).log())
-    found = None if familiar is None else features(denoiser, images, rows=rows)
-    return far if familiar is None or found is None else 0.5 * far - _z(score(familiar, found))
+    found = None if wholeness is None else features(denoiser, images, rows=rows)
+    return far if wholeness is None or found is None else _NEARNESS * far - _z(score(wholeness, found))
 
 
 def _distance(images: Tensor, target: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def load_engine(bundle: Path, gpu: int | None, settings: Settings) -> tuple[Pipe
         ahead=0 if denoiser.device.type == "cpu" else 1,
         seconds_per_row=seconds_per_row,
         guide_cost=guide_cost,
-        familiar=pipeline.bundle.manifest.statistics.familiar,
+        wholeness=pipeline.bundle.manifest.statistics.wholeness,
         capacity=settings.capacity,
         max_work=settings.max_work,
     )

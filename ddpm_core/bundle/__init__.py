@@ -1,6 +1,6 @@
 """A trained model on disk: the diffusers layout with a `bundle.json` that says all that serving needs to know.
 
-faces-64/1.8/
+faces-64/1.9/
   model_index.json  unet/{config.json, *.safetensors}  scheduler/scheduler_config.json
   bundle.json  README.md
   guide/{config.json, *.safetensors}   where it has a worse network to be guided by
@@ -18,7 +18,7 @@ from ddpm_core.bundle.files import (
     WEIGHTS,
     sha256,
 )
-from ddpm_core.bundle.manifest import Familiar, Gate, Guide, Manifest, NetworkCode, SamplingDefaults, Statistics, Tone
+from ddpm_core.bundle.manifest import Gate, Guide, Manifest, NetworkCode, SamplingDefaults, Statistics, Tone, Wholeness
 from ddpm_core.bundle.networks import build_network, fit_weights
 from ddpm_core.bundle.reading import Bundle, read_bundle
 from ddpm_core.bundle.writing import add_guide, keep_statistics, write_bundle
@@ -32,7 +32,6 @@ __all__ = [
     "UNET_CONFIG",
     "WEIGHTS",
     "Bundle",
-    "Familiar",
     "Gate",
     "Guide",
     "Manifest",
@@ -40,6 +39,7 @@ __all__ = [
     "SamplingDefaults",
     "Statistics",
     "Tone",
+    "Wholeness",
     "add_guide",
     "build_network",
     "fit_weights",

@@ -47,8 +47,8 @@ class Tone(BaseModel):
     std: tuple[float, ...]
 
 
-class Familiar(BaseModel):
-    """The direction in a model's features from photographs to what it makes of them (`ddpm_core.familiar`)."""
+class Wholeness(BaseModel):
+    """The direction in a model's features from broken faces to whole ones (`ddpm_core.wholeness`); by whose word."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     weights: tuple[float, ...]
@@ -57,12 +57,18 @@ class Familiar(BaseModel):
 
 
 class Statistics(BaseModel):
-    """What is usual for a model, as `ddpm evaluate gate` found; empty where nobody has looked yet."""
+    """What is usual for a model, as `ddpm evaluate gate` and `wholeness` found; empty where nobody has looked yet."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     gate: Gate | None = None
     tone: Tone | None = None
-    familiar: Familiar | None = None
+    wholeness: Wholeness | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_former_features(cls, data: Any) -> Any:
+        """Pass over the weights of the features before these, `familiar`: a bundle that has them works without."""
+        return {key: value for key, value in data.items() if key != "familiar"} if isinstance(data, dict) else data
 
 
 class Guide(BaseModel):

@@ -119,10 +119,10 @@ def make_look(
 
 
 def write_look(look: Look, out: Path, rows_a_sheet: int) -> list[Path]:
-    """Write the sheets, the key and the blank tally beside one another; see `files`.
+    """Write the sheets, the key, the blank tally and the faces as they are beside one another; see `files`.
 
     Returns:
-        The sheets, the tally and the key.
+        The sheets, the tally, the key and the faces.
     """
     starts = range(0, len(look.rows), rows_a_sheet)
     several = len(starts) > 1
@@ -131,14 +131,22 @@ def write_look(look: Look, out: Path, rows_a_sheet: int) -> list[Path]:
     for sheet, start in zip(sheets, starts, strict=True):
         _draw(look, start, min(start + rows_a_sheet, len(look.rows))).save(sheet)
     tally, key = files(out)
+    faces = faces_of(tally)
+    pictures: dict[str, Any] = {name: c.pictures for name, c in zip(ascii_uppercase, look.columns, strict=False)}
+    np.savez_compressed(faces, **pictures)
     write_blank(tally, len(look.rows), ascii_uppercase[: len(look.columns)])
     write_whole(key, json.dumps(look.key, indent=2, ensure_ascii=False) + "\n")
-    return [*sheets, tally, key]
+    return [*sheets, tally, key, faces]
 
 
 def files(out: Path) -> tuple[Path, Path]:
     """Give the tally's and the key's path of a sheet or of a tally."""
     return out.with_suffix(".csv"), out.with_suffix(".key.json")
+
+
+def faces_of(tally: Path) -> Path:
+    """Give the path of the faces on a tally's sheet: an array (R, H, H, 3) uint8 by the letter of each column."""
+    return tally.with_suffix(".faces.npz")
 
 
 def _draw(look: Look, start: int, stop: int) -> Image.Image:

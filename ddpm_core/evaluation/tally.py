@@ -55,8 +55,34 @@ def write_blank(path: Path, rows: int, columns: Sequence[str]) -> None:
     write_whole(path, lines.getvalue())
 
 
+@dataclass(frozen=True)
+class Answers:
+    """A tally and its key, read.
+
+    Attributes:
+        columns: what each letter is.
+        rows: by their numbers, the target and seed of each.
+        broken: (row, column) → yes, no, or None where it was left blank.
+    """
+
+    columns: Mapping[str, Mapping[str, Any]]
+    rows: Mapping[str, Mapping[str, Any]]
+    broken: Mapping[tuple[str, str], bool | None]
+
+
 def count(tally: Path, key: Path) -> list[Count]:
-    """Count the broken faces of every column, the fewest first.
+    """Count the broken faces of every column, the fewest first; errors as of `read_answers`."""
+    answers = read_answers(tally, key)
+    counts = []
+    for name, settings in answers.columns.items():
+        given = [answer for (_, column), answer in answers.broken.items() if column == name]
+        judged = [answer for answer in given if answer is not None]
+        counts.append(Count(settings, sum(judged), len(judged), len(answers.rows) - len(judged)))
+    return sorted(counts, key=lambda count: count.broken / max(count.judged, 1))
+
+
+def read_answers(tally: Path, key: Path) -> Answers:
+    """Read what was found broken on a sheet.
 
     Raises:
         InvalidInput: no tally, no key, a cell that the key does not have or that comes twice, or an answer that is
@@ -77,12 +103,7 @@ def count(tally: Path, key: Path) -> list[Count]:
         if answer.lower() not in _ANSWERS:
             _refuse(tally, number, f"broken is {answer!r}", allowed="yes, no or nothing")
         answers[row, column] = _ANSWERS[answer.lower()]
-    counts = []
-    for name, settings in columns.items():
-        given = [answer for (_, column), answer in answers.items() if column == name]
-        judged = [answer for answer in given if answer is not None]
-        counts.append(Count(settings, sum(judged), len(judged), len(rows) - len(judged)))
-    return sorted(counts, key=lambda count: count.broken / max(count.judged, 1))
+    return Answers(columns, rows, answers)
 
 
 def _lines(tally: Path) -> list[list[str]]:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddpm_core import familiar
-from ddpm_core.bundle import Bundle, Familiar, Statistics
+from ddpm_core import wholeness
+from ddpm_core.bundle import Bundle, Statistics, Wholeness
 from ddpm_core.errors import InvalidInput
 from ddpm_core.evaluation.draw import finish
 from ddpm_core.gate import Judgement, denoising_errors, fit
@@ -57,29 +57,44 @@ def usual(
 def likenesses(
     pipeline: Pipeline, pixels: NDArray[np.uint8], on_images: Callable[[int], object] = lambda _: None
 ) -> NDArray[np.uint8]:
-    """Make a guided picture of each of (N, H, W, 3) uint8, as mode `likeness` does."""
+    """Make a guided picture of each of (N, H, W, 3) uint8, as mode `celebrity` does."""
     seen = Judgement(has_face=True)
     plans = (
-        make_plan(pipeline.bundle, target, judgement=seen, mode=Mode.LIKENESS, seed=i)
+        make_plan(pipeline.bundle, target, judgement=seen, mode=Mode.CELEBRITY, seed=i)
         for i, target in enumerate(pixels)
     )
     return finish(pipeline.denoiser, (state for plan in plans for state in plan.start()), on_images)
 
 
-def familiar_of(pipeline: Pipeline, real: NDArray[np.uint8], made: NDArray[np.uint8], source: str) -> Familiar | None:
-    """Find what best of K goes by; None where the network has no features for it.
+def direction(pipeline: Pipeline, real: NDArray[np.uint8], made: NDArray[np.uint8], source: str) -> Wholeness | None:
+    """Find what best of K goes by where nobody has judged faces; None where the network has no features for it.
 
     Args:
         pipeline: the model.
-        real: (N, H, W, 3) uint8, photographs.
-        made: what `likenesses` made of them.
+        real: (N, H, W, 3) uint8, photographs; they stand for broken faces.
+        made: what `likenesses` made of them, one each.
         source: which photographs these are.
     """
-    found = [
-        familiar.features(pipeline.denoiser, _tensors(pixels, pipeline.bundle), rows=_AT_ONCE)
-        for pixels in (real, made)
-    ]
-    return None if found[0] is None or found[1] is None else familiar.fit(found[0], found[1], source)
+    count = len(real)
+    found = features_of(pipeline, np.concatenate([real, made]))
+    if found is None:
+        return None
+    return wholeness.fit(found, torch.arange(2 * count) < count, torch.arange(count).repeat(2), source)
+
+
+def features_of(
+    pipeline: Pipeline, pixels: NDArray[np.uint8], on_images: Callable[[int], object] = lambda _: None
+) -> torch.Tensor | None:
+    """Give the features (N, D) of (N, H, W, 3) uint8 that best of K goes by, on the CPU; None where there are none."""
+    found = []
+    for start in range(0, len(pixels), _AT_ONCE):
+        part = _tensors(pixels[start : start + _AT_ONCE], pipeline.bundle)
+        seen = wholeness.features(pipeline.denoiser, part, rows=_AT_ONCE)
+        if seen is None:
+            return None
+        found.append(seen.cpu())
+        on_images(len(part))
+    return torch.cat(found)
 
 
 def _tensors(pixels: NDArray[np.uint8], bundle: Bundle) -> torch.Tensor:

@@ -13,12 +13,13 @@ from ddpm_service.cli.evaluate_faces import face_network
 from ddpm_service.cli.evaluate_gate import gate
 from ddpm_service.cli.evaluate_likeness import likeness
 from ddpm_service.cli.evaluate_look import look, tally
+from ddpm_service.cli.evaluate_wholeness import wholeness
 from ddpm_service.cli.failure import told_in_a_line
 from ddpm_service.cli.loading import Device, Dtype, RunCode
 from ddpm_service.cli.progress import reported
 
 app = typer.Typer(
-    help="Measure a model. Example: ddpm evaluate samples models/faces-64/1.8 --reference faces64.zip --out a.json",
+    help="Measure a model. Example: ddpm evaluate samples models/faces-64/1.9 --reference faces64.zip --out a.json",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -26,6 +27,7 @@ app.command()(likeness)
 app.command()(gate)
 app.command()(look)
 app.command()(tally)
+app.command()(wholeness)
 
 _OF_FACES = ("whole_faces", "face_asymmetry", "face_kid", "face_frechet", "face_precision", "face_recall")
 
@@ -59,7 +61,7 @@ def samples(
 ) -> None:
     """Measure unguided images against real ones; print the table. Interrupted, it goes on when called again.
 
-    Example: ddpm evaluate samples models/faces-64/1.8 --reference faces64.zip --num-inference-steps 5,10 --out a.json
+    Example: ddpm evaluate samples models/faces-64/1.9 --reference faces64.zip --num-inference-steps 5,10 --out a.json
     """
     with told_in_a_line("ddpm evaluate samples"):
         from ddpm_core import load

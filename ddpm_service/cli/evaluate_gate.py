@@ -29,9 +29,10 @@ def gate(
 ) -> None:
     """Find out what is usual for a model and keep it in bundle.json.
 
-    Mode auto then knows a strange picture, and with real images of its kind best of K knows a face that broke.
+    Mode auto then knows a strange picture, and with real images of its kind best of K guesses which face broke;
+    `ddpm evaluate wholeness` teaches it to know.
 
-    Example: ddpm evaluate gate models/faces-64/1.8 --reference faces64.zip --held-back
+    Example: ddpm evaluate gate models/faces-64/1.9 --reference faces64.zip --held-back
     """
     with told_in_a_line("ddpm evaluate gate"):
         from ddpm_core import load
@@ -39,7 +40,7 @@ def gate(
         from ddpm_core.errors import InvalidInput
         from ddpm_core.evaluation.draw import draw
         from ddpm_core.evaluation.reference import read_reference
-        from ddpm_core.evaluation.usual import familiar_of, likenesses, usual
+        from ddpm_core.evaluation.usual import direction, likenesses, usual
 
         if held_back and reference is None:
             raise InvalidInput("conflict", "--held-back needs --reference.", field="held_back", given=True)
@@ -64,7 +65,7 @@ def gate(
             if reference is not None:
                 task = progress.add_task("making faces of them", total=len(pixels))
                 made = likenesses(pipeline, pixels, lambda n: progress.advance(task, n))
-                ease = familiar_of(pipeline, pixels, made, source)
-                statistics = statistics.model_copy(update={"familiar": ease})
+                found = direction(pipeline, pixels, made, source)
+                statistics = statistics.model_copy(update={"wholeness": found})
         keep_statistics(bundle, statistics)
         typer.echo(f"{bundle}: the gate knows {source}")

@@ -26,6 +26,7 @@ from ddpm_api import (
     WarningEvent,
     parse_json,
 )
+from ddpm_api.request import FACES, MAX_IMAGES
 from ddpm_service.cli.choices import between
 from ddpm_service.cli.failure import told_in_a_line
 from ddpm_service.cli.pictures import folder_for, picture_format, read_picture
@@ -59,7 +60,9 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="0..4294967295, for the same faces again. (default: random)")] = None,
     align: Annotated[str | None, typer.Option(help="auto, center, none, or a box left,top,right,bottom.")] = None,
     face: Annotated[int | None, typer.Option(help="Which of the faces found. (default: the largest)")] = None,
-    best_of: Annotated[int | None, typer.Option(help="Make so many, keep the best. (default: all)")] = None,
+    best_of: Annotated[
+        int | None, typer.Option(help="Make so many, keep the best. (default: twice as many; with --seed all)")
+    ] = None,
     output_format: Annotated[OutputFormat | None, typer.Option(help="File format. (default: png)")] = None,
     size: Annotated[int | None, between(16, 2048, help="enlarge the faces smoothly to this side, as PNG.")] = None,
     url: Annotated[str, typer.Option(help="The service's address.")] = "http://127.0.0.1:8000",
@@ -99,6 +102,8 @@ def generate(
                 fields, told_model, told_version = _recalled(like, fields)
                 model, model_version = (told_model, told_version) if model is None else (model, model_version)
             picture = read_picture(image) if image is not None else None
+            if picture is not None:
+                fields |= _choice(fields)
             _check(picture, fields)
             with (
                 folder_for(out),
@@ -133,6 +138,15 @@ def _recalled(like: Path, fields: dict[str, Any]) -> tuple[dict[str, Any], str |
         if name in fields:
             settings.pop(other, None)
     return settings | fields, model, version
+
+
+def _choice(fields: dict[str, Any]) -> dict[str, Any]:
+    """Twice as many to choose from, unless that is said or a seed asks for its faces; at resemblance 1 all are one."""
+    is_said = fields.keys() & {"best_of", "seed"} or fields.get("mode") in {Mode.NONE, Mode.PIXEL}
+    count = fields.get("num_images", FACES)
+    if is_said or fields.get("resemblance") == 1 or not 1 <= count <= MAX_IMAGES:
+        return {}
+    return {"best_of": min(2 * count, MAX_IMAGES)}
 
 
 def _check(picture: bytes | None, fields: dict[str, Any]) -> None:

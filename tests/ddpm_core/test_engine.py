@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_core import events, familiar
-from ddpm_core.bundle import Bundle, Familiar
+from ddpm_core import events, wholeness
+from ddpm_core.bundle import Bundle, Wholeness
 from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.engine import Busy, StepEngine
 from ddpm_core.errors import InvalidInput
@@ -43,7 +43,7 @@ class FakeNetwork(TinyNetwork):
         return torch.where((timestep + 1 == self.nan_at).view(-1, 1, 1, 1), torch.nan, out)
 
 
-RANKING = Familiar(weights=(1.0,), images=2, source="none")
+RANKING = Wholeness(weights=(1.0,), images=2, source="none")
 """With it the network is called for finished images; this one's pictures have one size and give no features."""
 
 
@@ -348,8 +348,8 @@ def test_a_ranking_that_fails_ends_its_own_request_alone(
         if (level == network_level).any():
             raise RuntimeError("poison")
 
-    engine = make(familiar=RANKING)
-    network_level = engine.denoiser.schedule.level_at(familiar.SIGMA, 16)
+    engine = make(wholeness=RANKING)
+    network_level = engine.denoiser.schedule.level_at(wholeness.SIGMA, 16)
     network.check = fail
     engine.admit("ranked", make_plan(tiny_bundle, target, num_images=3, resemblance=0.1, seed=0), num_images=1)
     engine.admit("plain", plan(steps=3))
@@ -461,8 +461,8 @@ def test_a_device_that_is_lost_while_images_are_ranked_is_raised_too(
         if (level == network_level).any():
             raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
-    engine = make(familiar=RANKING)
-    network_level = engine.denoiser.schedule.level_at(familiar.SIGMA, 16)
+    engine = make(wholeness=RANKING)
+    network_level = engine.denoiser.schedule.level_at(wholeness.SIGMA, 16)
     network.check = fail
     engine.admit("ranked", make_plan(tiny_bundle, target, num_images=3, resemblance=0.1, seed=0), num_images=1)
     with pytest.raises(torch.AcceleratorError):

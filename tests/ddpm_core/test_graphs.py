@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_core import familiar, graphs
+from ddpm_core import graphs, wholeness
 from ddpm_core.bundle import Bundle
 from ddpm_core.bundle.networks import build_network
 from ddpm_core.denoiser import Call, Denoiser, Prediction, called
@@ -195,12 +195,12 @@ def test_inductors_kernels_compute_the_same() -> None:
 
 
 def test_features_are_read_out_of_a_network_that_computes(tiny_bundle: Bundle) -> None:
-    from .test_familiar import Hourglass
+    from .test_wholeness import Hourglass
 
     denoiser = Denoiser(Hourglass(), tiny_bundle.schedule, Prediction.SAMPLE)
     x, _ = batch(3)
     found = [
-        familiar.features(each, x, rows=4)
+        wholeness.features(each, x, rows=4)
         for each in (denoiser, denoiser.called_by(partial(Replayed, record=computed_again)))
     ]
     assert found[0] is not None

@@ -233,7 +233,9 @@ def look(model, packed, tmp_path):
 def test_a_sheet_is_looked_at_and_its_broken_faces_are_counted(look, tmp_path):
     result = look()
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout.splitlines() == [str(tmp_path / f"look.{suffix}") for suffix in ("png", "csv", "key.json")]
+    assert result.stdout.splitlines() == [
+        str(tmp_path / f"look.{suffix}") for suffix in ("png", "csv", "key.json", "faces.npz")
+    ]
     assert size(tmp_path / "look.png")[0] > 400
     tally = tmp_path / "look.csv"
     tally.write_text(tally.read_text(encoding="utf-8").replace(",\n", ",no\n"), encoding="utf-8")
@@ -357,9 +359,12 @@ def test_a_picture_of_another_kind_is_wrong_usage(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+MEASURES = ("samples", "likeness", "gate", "look", "tally", "wholeness")
+
+
 @pytest.mark.parametrize(
     "command",
-    [*(["evaluate", name] for name in ("samples", "likeness", "look", "tally")), *(["plot", name] for name in PLOTS)],
+    [*(["evaluate", name] for name in MEASURES), *(["plot", name] for name in PLOTS)],
     ids=" ".join,
 )
 def test_help_shows_an_example(command):

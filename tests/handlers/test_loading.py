@@ -35,7 +35,7 @@ def test_statistics_of_another_network_are_found_at_the_start(make_context, tmp_
     monkeypatch.setattr("handlers.loading.measure_guide_cost", lambda *_: 0.5)
     bundle = shutil.copytree(max((ROOT / "models" / "faces-64").iterdir()), tmp_path / "bundle")
     document = json.loads((bundle / "bundle.json").read_text())
-    document["statistics"]["familiar"]["weights"].pop()
+    document["statistics"]["wholeness"]["weights"].pop()
     (bundle / "bundle.json").write_text(json.dumps(document))
 
     with pytest.raises(RuntimeError, match="makes no image"):

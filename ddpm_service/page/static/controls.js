@@ -4,13 +4,13 @@ import { byId, counted, make } from "./dom.js";
 
 const STOPS = new Map([[25, "celebrity"], [50, "likeness"], [75, "faithful"]]);
 const HINTS = new Map([
-	[25, "Good for dim light, profiles and surprises."],
-	[50, "The usual choice: clearly related to you."],
+	[25, "The usual choice: clearly related to you."],
+	[50, "Nearer to you; oftener broken."],
 	[75, "Close to the photo; wants one well lit, from the front."],
 	[100, "The photograph itself, so one is made."],
 ]);
 const WHOLE = 100; // the slider's end, where the picture is the photograph
-const PATIENCE = 3; // s; as long as twice the faces take no longer, the better half is shown
+const PATIENCE = 3; // s; if twice the faces take no longer, the better half is shown
 /** The fields that hold numbers, by the names that the service calls them. */
 const NUMBERS = {
 	num_images: "count", seed: "seed", num_inference_steps: "steps", eta: "eta", guidance_loss_scale: "pull", best_of: "best", guide: "guide",
@@ -24,7 +24,7 @@ export class Controls {
 	#slider = byId("resemblance");
 	#guided = false;
 	#version = {}; // of the model, as far as it is known
-	#pace = Infinity; // s for one network call of one image, as last measured
+	#pace = 0; // s for a call of one image, as last measured
 	#stops = document.querySelectorAll("[data-stop]");
 
 	constructor() {
@@ -65,7 +65,7 @@ export class Controls {
 		sampler.replaceChildren(sampler.options[0], ...samplers.map((name) => make("option", { value: name }, SAMPLERS[name] ?? name)));
 		sampler.value = samplers.includes(value) ? value : "";
 		this.#version = version ?? {};
-		this.#pace = Infinity;
+		this.#pace = version?.image_size > 128 ? Infinity : 0;
 		this.#change();
 	}
 

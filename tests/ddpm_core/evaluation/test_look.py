@@ -10,7 +10,7 @@ from PIL import Image
 from ddpm_core.errors import InvalidInput
 from ddpm_core.evaluation.likeness.material import read_targets
 from ddpm_core.evaluation.likeness.methods import parse_methods
-from ddpm_core.evaluation.look import Column, Look, Row, files, make_look, write_look
+from ddpm_core.evaluation.look import Column, Look, Row, faces_of, files, make_look, write_look
 from ddpm_core.evaluation.tally import Count, count
 
 
@@ -85,14 +85,19 @@ def shades(path):
 
 
 def test_a_sheet_shows_each_target_and_each_face_large_enough_to_judge(look, tmp_path):
-    sheet, tally, key = write_look(look, tmp_path / "new" / "look.png", 3)
+    sheet, tally, key, faces = write_look(look, tmp_path / "new" / "look.png", 3)
     assert shades(sheet) == {10, 11, 12, 100, 101, 102, 200, 201, 202}
     assert (tally, key) == files(sheet)
     assert json.loads(key.read_text(encoding="utf-8")) == look.key
+    assert faces == faces_of(tally)
+    with np.load(faces) as kept:
+        assert {name: kept[name].tolist() for name in kept} == {
+            name: column.pictures.tolist() for name, column in zip("AB", look.columns, strict=True)
+        }
 
 
 def test_a_long_sheet_is_cut_into_several_with_one_tally(look, tmp_path):
-    first, second, tally, _ = write_look(look, tmp_path / "look.png", 2)
+    first, second, tally, *_ = write_look(look, tmp_path / "look.png", 2)
     assert (first.name, second.name, tally.name) == ("look-1.png", "look-2.png", "look.csv")
     assert shades(first) == {10, 11, 100, 101, 200, 201}
     assert shades(second) == {12, 102, 202}
@@ -104,7 +109,7 @@ def test_a_long_sheet_is_cut_into_several_with_one_tally(look, tmp_path):
 @pytest.fixture
 def judged(look, tmp_path):
     """Fill in the tally: the first column is broken in rows 1 and 2, the second in none, one cell is left blank."""
-    *_, tally, key = write_look(look, tmp_path / "look.png", 3)
+    _, tally, key, _ = write_look(look, tmp_path / "look.png", 3)
     lines = list(csv.reader(tally.read_text(encoding="utf-8").splitlines()))
     answers = {("1", "A"): "yes", ("2", "A"): " Yes ", ("3", "A"): "no", ("1", "B"): "no", ("2", "B"): "NO"}
     filled = [[row, column, answers.get((row, column), "")] for row, column, _ in lines[1:]]

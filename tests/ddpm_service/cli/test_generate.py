@@ -166,6 +166,27 @@ def test_only_what_was_said_is_asked_for(service: Any, photo: Path, tmp_path: Pa
     assert service.headers[1]["Authorization"] == "Bearer secret"
 
 
+@pytest.mark.parametrize(
+    ("said", "best_of"),
+    [
+        ("", 10),
+        ("--num-images 3 --mode likeness", 6),
+        ("--num-images 9 --resemblance 0.4", 16),
+        ("--best-of 5", 5),
+        ("--seed 5", 5),
+        ("--mode none", 5),
+        ("--mode pixel", 5),
+        ("--resemblance 1", 5),
+    ],
+)
+def test_there_are_twice_as_many_to_choose_from_where_a_choice_is_free(
+    service: Any, photo: Path, tmp_path: Path, said: str, best_of: int
+) -> None:
+    where = ("--model", "good", "--url", service.url, "--out", tmp_path / "out")
+    run("--image", photo, *where, *said.split())
+    assert service.requests[0].best_of == best_of
+
+
 def test_in_a_pipe_only_warnings_are_said(service: Any, photo: Path, tmp_path: Path) -> None:
     done = run("--image", photo, "--model", "good", "--url", service.url, "--out", tmp_path / "out")
     assert done.stderr == "warning: The light is poor.\n"

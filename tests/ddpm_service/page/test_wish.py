@@ -162,7 +162,28 @@ class TestWish:
             make(page)
         page.get_by_label("Seed", exact=True).fill("7")  # a seed that is asked for keeps its faces
         make(page)
-        assert [request.best_of for request in service.generations] == [5, 10, 5]
+        assert [request.best_of for request in service.generations] == [10, 10, 5]
+
+    def test_where_twice_as_many_took_long_the_next_are_as_many_as_asked_for(
+        self, page: Page, service: Service, photo: Path
+    ) -> None:
+        service.seconds = 60
+        upload(page, photo)
+        for _ in range(2):
+            make(page)
+        assert [request.best_of for request in service.generations] == [10, 5]
+
+    def test_a_large_model_is_tried_before_twice_as_many_are_asked_of_it(
+        self, page: Page, service: Service, photo: Path
+    ) -> None:
+        service.models = [model("faces-64", "1.0")]
+        service.models[0]["versions"][0]["image_size"] = 256
+        service.seconds = 0.5
+        page.reload()
+        upload(page, photo)
+        for _ in range(2):
+            make(page)
+        assert [request.best_of for request in service.generations] == [5, 10]
 
     def test_models_and_versions_are_the_services(self, page: Page, service: Service) -> None:
         service.models = [model("faces-64", "1.0", "2.0"), model("cats", "1")]
