@@ -10,7 +10,7 @@ const HINTS = new Map([
 	[100, "The photograph itself, so one is made."],
 ]);
 const WHOLE = 100; // the slider's end, where the picture is the photograph
-const PATIENCE = 3; // s; if twice the faces take no longer, the better half is shown
+const PATIENCE = 6; // s; if twice the faces take no longer, the better half is shown
 /** The fields that hold numbers, by the names that the service calls them. */
 const NUMBERS = {
 	num_images: "count", seed: "seed", num_inference_steps: "steps", eta: "eta", guidance_loss_scale: "pull", best_of: "best", guide: "guide",
