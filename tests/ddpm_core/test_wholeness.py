@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddpm_core.bundle import Wholeness
+from ddpm_core.bundle import Statistics, Wholeness
 from ddpm_core.denoiser import Denoiser, Prediction
 from ddpm_core.gate import noised
 from ddpm_core.ranking import demerits
@@ -130,3 +130,10 @@ def test_without_statistics_the_nearest_is_the_best(denoiser: Denoiser) -> None:
     target = stripes(1, 0.2)[0]
     near, far = target + 0.01, target + 0.3
     assert demerits(denoiser, torch.stack([far, near]), target, rows=2).tolist()[1] < 0
+
+
+def test_bundles_with_the_features_of_before_work_without_them() -> None:
+    before = {"weights": [0.5, -0.5], "images": 2, "source": "photographs"}
+    assert Statistics.model_validate({"familiar": before}) == Statistics()
+    with pytest.raises(ValueError, match="unknown_statistic"):
+        Statistics.model_validate({"unknown_statistic": before})
