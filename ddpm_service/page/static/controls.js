@@ -24,7 +24,7 @@ export class Controls {
 	#slider = byId("resemblance");
 	#guided = false;
 	#version = {}; // of the model, as far as it is known
-	#pace = 0; // s for a call of one image, as last measured
+	#pace = 0; // s for an image, as last measured
 	#stops = document.querySelectorAll("[data-stop]");
 
 	constructor() {
@@ -91,7 +91,7 @@ export class Controls {
 	/** What a run has told: where on the curve it was, when that was chosen for the user, and how fast it went. */
 	learn(run) {
 		const { resemblance, num_images, best_of } = run.parameters;
-		if (run.timing) this.#pace = run.timing.seconds / run.timing.calls / Math.max(num_images, best_of ?? 0);
+		if (run.timing) this.#pace = run.timing.seconds / Math.max(num_images, best_of ?? 0);
 		if (byId("automatic").checked && this.#guided && typeof resemblance === "number") {
 			this.#slider.value = 100 * resemblance;
 		}
@@ -150,8 +150,7 @@ export class Controls {
 	get #better() {
 		const count = this.#faces;
 		const twice = Math.min(2 * count, Number(byId("count").max));
-		const calls = number("steps") ?? 10;
-		return number("seed") === null && !this.#isWhole && twice * calls * this.#pace < PATIENCE ? twice : count;
+		return number("seed") === null && !this.#isWhole && twice * this.#pace < PATIENCE ? twice : count;
 	}
 
 	#choose(place) {
