@@ -14,7 +14,7 @@ from torch import Tensor
 from ddpm_core import wholeness
 from ddpm_core.errors import InvalidInput
 from ddpm_core.evaluation.look import faces_of, files
-from ddpm_core.evaluation.tally import read_answers
+from ddpm_core.evaluation.tally import Answers, read_answers
 
 MIN_SELFIES = 12
 _PARTS = 6
@@ -49,12 +49,10 @@ def read_judged(tallies: Sequence[Path], side: int) -> Judged:
     said: dict[tuple[str, bytes], tuple[NDArray[np.uint8], list[bool]]] = {}
     for tally in tallies:
         answers = read_answers(tally, files(tally)[1])
-        faces = _read_faces(tally)
+        faces = _read_faces(tally, answers)
         for (row, column), is_broken in answers.broken.items():
-            if is_broken is None or column not in faces or int(row) > len(faces[column]):
-                continue
             face = faces[column][int(row) - 1]
-            if face.shape == (side, side, 3):
+            if is_broken is not None and face.shape == (side, side, 3):
                 # A selfie's faces are told apart by the face itself: two who judge one sheet may have a tally each.
                 key = (str(answers.rows[row]["target"]), face.tobytes())
                 said.setdefault(key, (face, []))[1].append(is_broken)
@@ -99,14 +97,15 @@ def told_apart(found: Tensor, judged: Judged) -> tuple[float, int]:
     return right / max(pairs, 1), pairs
 
 
-def _read_faces(tally: Path) -> dict[str, NDArray[np.uint8]]:
+def _read_faces(tally: Path, answers: Answers) -> dict[str, NDArray[np.uint8]]:
     path = faces_of(tally)
     try:
         with np.load(path, allow_pickle=False) as file:
             faces = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError):
         faces = {}
-    if not faces or any(each.dtype != np.uint8 or each.ndim != 4 for each in faces.values()):
+    ok = (each.dtype == np.uint8 and each.ndim == 4 and len(each) == len(answers.rows) for each in faces.values())
+    if faces.keys() != answers.columns.keys() or not all(ok):
         message = f"{path} does not hold the faces of {tally}: `ddpm evaluate look` writes it beside its sheets."
         raise InvalidInput("not_faces", message, field="tallies", given=str(path))
     return faces

@@ -69,7 +69,7 @@ def test_selfies_whose_faces_are_all_alike_are_too_few(sheet):
         read_judged([sheet("one", {"1A": "no"})], SIDE)
 
 
-@pytest.mark.parametrize("there", ["nothing", "no archive", "other arrays"])
+@pytest.mark.parametrize("there", ["nothing", "no archive", "other arrays", "a column less", "a row less"])
 def test_a_sheet_without_its_faces_is_told(sheet, there):
     tally = sheet("one")
     faces = tally.with_suffix(".faces.npz")
@@ -77,7 +77,11 @@ def test_a_sheet_without_its_faces_is_told(sheet, there):
     if there == "no archive":
         faces.write_text("faces")
     elif there == "other arrays":
-        np.savez(faces, A=np.zeros(3))
+        np.savez(faces, A=np.zeros(3), B=np.zeros(3))
+    elif there == "a column less":
+        np.savez(faces, A=np.zeros((2 * SELFIES, SIDE, SIDE, 3), np.uint8))
+    elif there == "a row less":
+        np.savez(faces, **dict.fromkeys("AB", np.zeros((2 * SELFIES - 1, SIDE, SIDE, 3), np.uint8)))
     with pytest.raises(InvalidInput, match=r"one\.faces\.npz does not hold the faces of .*one\.csv"):
         read_judged([tally], SIDE)
 
