@@ -146,11 +146,11 @@ export class Controls {
 		return this.#isWhole ? 1 : (number("count") ?? Number(byId("count").defaultValue || 1));
 	}
 
-	/** How many to choose from unless said: twice as many where that is quick; a seed that is set keeps its faces. */
+	/** How many to choose from unless said: twice as many where that is quick; a seed that is set keeps its faces, steps may take long. */
 	get #better() {
 		const count = this.#faces;
 		const twice = Math.min(2 * count, Number(byId("count").max));
-		return number("seed") === null && !this.#isWhole && twice * this.#pace < PATIENCE ? twice : count;
+		return number("seed") === null && number("steps") === null && !this.#isWhole && twice * this.#pace < PATIENCE ? twice : count;
 	}
 
 	#choose(place) {

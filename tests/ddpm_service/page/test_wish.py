@@ -173,6 +173,15 @@ class TestWish:
             make(page)
         assert [request.best_of for request in service.generations] == [10, 5]
 
+    def test_steps_that_are_set_are_taken_for_no_more_faces_than_asked_for(
+        self, page: Page, service: Service, photo: Path
+    ) -> None:
+        upload(page, photo)
+        page.get_by_text("Steps and sampler").click()
+        page.get_by_label("Steps", exact=True).fill("9")
+        make(page)
+        assert [request.best_of for request in service.generations] == [5]
+
     def test_a_large_model_is_tried_before_twice_as_many_are_asked_of_it(
         self, page: Page, service: Service, photo: Path
     ) -> None:
