@@ -30,6 +30,7 @@ class Sampler(StrEnum):
     DDPM = "ddpm"
     DDIM = "ddim"
     DPMPP_2M = "dpmpp_2m"
+    LCM = "lcm"
 
 
 class OutputFormat(StrEnum):

@@ -74,7 +74,7 @@ class GenerateRequest(BaseModel):
         description="auto with a selfie, none without",
     )
     resemblance: Number | None = Field(None, ge=0, le=1, description="0 celebrity-like … 1 like the selfie; by mode")
-    sampler: Sampler | None = Field(None, description="ddpm; with mode pixel ddim")
+    sampler: Sampler | None = Field(None, description="by model; with mode pixel ddim")
     num_inference_steps: Integer | None = Field(
         None, ge=1, description="network calls, at most the start level; by mode"
     )

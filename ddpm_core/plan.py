@@ -22,6 +22,7 @@ from ddpm_core.errors import InvalidInput
 from ddpm_core.gate import Judgement
 from ddpm_core.pixels import Pixels, to_tensor
 from ddpm_core.sampling import MAX_SEED, Sampler, SampleState, StepTable, build, ddim_raw, noise_key, noises
+from ddpm_core.schedule import REFERENCE_SIDE
 from ddpm_core.tone import pull
 
 E = TypeVar("E", bound=StrEnum)
@@ -56,12 +57,12 @@ _FACELESS = 0.0
 
 _UNJUDGED = Judgement()
 
-_SAMPLER = Sampler.DDPM
-"""Unless said: fresh noise at every call washes errors out (docs/decisions.md)."""
-
 _SPARED = 0.7
 """How far eyes, nose and mouth stay what they are where detail is kept apart: theirs is then mostly 0.2 or more from
 the selfie's, and 1 % of different photographs of one person are nearer than 0.17 (docs/decisions.md)."""
+
+_LCM_LEAST = 0.7
+"""σ₂₅₆ of `lcm`'s last call. What makes a finished picture of it loses detail by calls with less (docs/likeness.md)."""
 
 _PLACES = 21
 """Positions on the curve that a form's slider has."""
@@ -168,7 +169,7 @@ def make_plan(
         mode: `auto` with a target and `none` without, unless said.
         resemblance: 0..1; the mode's own unless said. Not with `pixel` and `none`.
         point: low-pass guidance anywhere, in place of `resemblance`; for measurements.
-        sampler: `ddpm` unless said; `pixel` is DDIM.
+        sampler: the bundle's own unless said; `pixel` is DDIM.
         num_inference_steps: network calls, 1..start level; by mode unless said.
         eta: 0..1, for `ddim`.
         guidance_loss_scale: ≥ 0, for `pixel`.
@@ -218,10 +219,9 @@ def make_plan(
 def _unguided(bundle: Bundle, asked: _Asked) -> Plan:
     """Start from noise at the highest level."""
     _refuse_resemblance(asked)
-    schedule = bundle.schedule
-    sampler = asked.sampler or _SAMPLER
-    levels = schedule.karras(schedule.num_levels, asked.calls(bundle.manifest.defaults.num_inference_steps))
-    table = build(sampler, schedule, levels, eta=asked.eta)
+    sampler = asked.sampler or bundle.manifest.defaults.sampler
+    calls = asked.calls(bundle.manifest.defaults.num_inference_steps)
+    table = _table(bundle, sampler, bundle.schedule.num_levels, calls, asked.eta)
     table, strength = _pushed(bundle, table, asked)
     parameters = asked.parameters(Mode.NONE, table, sampler=str(sampler), eta=asked.eta, **strength)
     return Plan(table, asked.seeds, bundle.shape, None, parameters)
@@ -259,11 +259,18 @@ def _low_pass(bundle: Bundle, asked: _Asked, target: Tensor) -> Plan:
         named = _FACELESS if is_faceless else RESEMBLANCE.get(mode)
         place["resemblance"] = named if asked.resemblance is None else asked.resemblance
         point = _paced(curve(place["resemblance"]), bundle)
-    sampler = asked.sampler or _SAMPLER
+    sampler = asked.sampler or bundle.manifest.defaults.sampler
     table, strength = _pushed(bundle, _low_pass_table(bundle, point, sampler, asked), asked)
     parameters = asked.parameters(mode, table, **place, sampler=str(sampler), eta=asked.eta, **strength)
     alpha_bar = float(bundle.schedule.alpha_bar[table.levels[0]])
     return Plan(table, asked.seeds, bundle.shape, target, parameters, warnings, alpha_bar)
+
+
+def _table(bundle: Bundle, sampler: Sampler, start: int, calls: int, eta: float) -> StepTable:
+    """Make the sampler's table from a start level on, at the levels that suit it."""
+    schedule, side = bundle.schedule, bundle.manifest.image_size
+    least = {"least": _LCM_LEAST * side / REFERENCE_SIDE} if sampler is Sampler.LCM else {}
+    return build(sampler, schedule, schedule.karras(start, calls, **least), eta=eta)
 
 
 def _paced(point: CurvePoint, bundle: Bundle) -> CurvePoint:
@@ -293,8 +300,7 @@ def _low_pass_table(bundle: Bundle, point: CurvePoint, sampler: Sampler, asked: 
     """Make the sampler's table from σ_start on, with w falling in ln σ down to σ_stop."""
     size, schedule = bundle.manifest.image_size, bundle.schedule
     start = _start_level(bundle, point)
-    levels = schedule.karras(start, asked.calls(min(round(point.calls), start)))
-    table = build(sampler, schedule, levels, eta=asked.eta)
+    table = _table(bundle, sampler, start, asked.calls(min(round(point.calls), start)), asked.eta)
     sigma = schedule.sigma_256(size)[table.levels[:-1]]
     fade = np.log(sigma / point.sigma_stop) / math.log(point.sigma_start / point.sigma_stop)
     n = len(table)

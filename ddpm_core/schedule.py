@@ -111,10 +111,10 @@ class NoiseSchedule:
     def _nearest(self, sigma: float) -> int:
         return 1 + int(np.argmin(np.abs(np.log(self.sigma[1:]) - math.log(sigma))))
 
-    def karras(self, start: int, steps: int) -> tuple[int, ...]:
+    def karras(self, start: int, steps: int, least: float = _SIGMA_MIN) -> tuple[int, ...]:
         """Give `steps` + 1 levels from `start` down to 0, the first exactly `start`, spaced in σ^(1/ρ).
 
-        Karras et al. 2022, eq. 5, with ρ = 7, from σ of `start` or 80, whichever is less, to 0.06, and then to 0. Of
+        Karras et al. 2022, eq. 5, with ρ = 7, from σ of `start` or 80, whichever is less, to `least`, and then to 0. Of
         few steps the last has more noise: each has about a quarter of the one before, no less. Of many each takes a
         level of its own; with `start` steps they are all levels. Measured beside evenly spaced timesteps:
         docs/decisions.md.
@@ -130,7 +130,7 @@ class NoiseSchedule:
                 allowed=f"1..{start}",
             )
         high = min(self.sigma[start], _SIGMA_MAX)
-        low = max(min(_SIGMA_MIN, high / _FALL), high * _FALL ** (1 - steps))
+        low = max(min(least, high / _FALL), high * _FALL ** (1 - steps))
         sigma = np.linspace(high ** (1 / _RHO), low ** (1 / _RHO), steps) ** _RHO
         levels = [start]
         for left in range(steps - 1, 0, -1):

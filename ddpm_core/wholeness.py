@@ -5,7 +5,8 @@ that tells one from the other. Where nobody has looked, photographs stand for th
 selfie leads to them and away from what a model draws well, and there faces break (docs/decisions.md).
 
 Features: a picture and its noise are denoised once, and where the network's pictures have grown twice after they were
-smallest, each channel's means over 4 × 4 cells are taken.
+smallest, each channel's means over 4 × 4 cells are taken. Of a cascade the coarse network is watched, so that it
+judges as the model does that it came from.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def features(denoiser: Denoiser, images: Tensor, *, rows: int) -> Tensor | None:
     computed = denoiser.called_by(called)  # what is replayed calls no parts
     found = []
     for part in torch.split(x, rows):
-        with _watched(denoiser.network) as watch:
+        with _watched(getattr(denoiser.network, "coarse", denoiser.network)) as watch:
             computed(part, torch.full((len(part),), level, device=x.device))
         if watch.grown is None:
             return None

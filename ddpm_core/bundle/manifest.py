@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from ddpm_core.bands import Bands
 from ddpm_core.denoiser import Prediction
 from ddpm_core.domain import Domain
+from ddpm_core.sampling import Sampler
 
 
 class NetworkCode(BaseModel):
@@ -26,6 +27,7 @@ class SamplingDefaults(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     num_inference_steps: int = Field(default=25, ge=1)
+    sampler: Sampler = Sampler.DDPM
 
 
 class Gate(BaseModel):

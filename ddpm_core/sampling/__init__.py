@@ -2,7 +2,7 @@
 
 from ddpm_core.sampling.noise import MAX_SEED, noise, noise_key, noises
 from ddpm_core.sampling.state import Batch, SampleState
-from ddpm_core.sampling.table import Sampler, StepTable, build, ddim, ddim_raw, ddpm, dpmpp_2m
+from ddpm_core.sampling.table import Sampler, StepTable, build, ddim, ddim_raw, ddpm, dpmpp_2m, lcm
 from ddpm_core.sampling.through import advance_through_network
 from ddpm_core.sampling.tick import advance, sample
 
@@ -19,6 +19,7 @@ __all__ = [
     "ddim_raw",
     "ddpm",
     "dpmpp_2m",
+    "lcm",
     "noise",
     "noise_key",
     "noises",

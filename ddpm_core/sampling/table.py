@@ -30,6 +30,7 @@ class Sampler(StrEnum):
     DDPM = "ddpm"
     DDIM = "ddim"
     DPMPP_2M = "dpmpp_2m"
+    LCM = "lcm"
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +151,19 @@ def dpmpp_2m(schedule: NoiseSchedule, levels: Sequence[int]) -> StepTable:
     )
 
 
+def lcm(schedule: NoiseSchedule, levels: Sequence[int]) -> StepTable:
+    """Make the table of multistep consistency sampling (Song et al. 2023, algorithm 1; Luo et al. 2023).
+
+    Every call begins anew, with the last clean prediction and fresh noise, so that no fault of a call before stays in
+    the noise. It is for networks that make a finished picture in one call: of others, which give the mean of all that
+    may be meant, every call would take detail away.
+    """
+    _, a_next = _pairs(schedule, levels)
+    zero = np.zeros_like(a_next)
+    kept = np.sqrt(a_next)
+    return StepTable(np.asarray(levels), A=zero, B0=kept, B1=zero, R=zero, D=np.sqrt(1 - a_next), shift=kept)
+
+
 def _pairs(schedule: NoiseSchedule, levels: Sequence[int]) -> tuple[Column, Column]:
     """Give ᾱ at the start and at the end of every call; refuse levels that do not fall to 0."""
     if len(levels) < 2 or levels[-1] != 0 or any(b >= a for a, b in pairwise(levels)):
@@ -166,5 +180,6 @@ def build(sampler: Sampler, schedule: NoiseSchedule, levels: Sequence[int], *, e
         ),
         Sampler.DDIM: lambda: ddim(schedule, levels, eta),
         Sampler.DPMPP_2M: lambda: dpmpp_2m(schedule, levels),
+        Sampler.LCM: lambda: lcm(schedule, levels),
     }
     return makers[sampler]()

@@ -71,7 +71,10 @@ def describe(recipe: Recipe, provenance: Mapping[str, Any] | None = None, bands:
                 "patch": recipe.patch,
                 "bands": bands,
                 "prediction_type": recipe.prediction,
-                "defaults": {"num_inference_steps": min(recipe.num_inference_steps, recipe.num_levels)},
+                "defaults": {
+                    "num_inference_steps": min(recipe.num_inference_steps, recipe.num_levels),
+                    "sampler": recipe.sampler,
+                },
                 "provenance": dict(provenance or {}),
             }
         )

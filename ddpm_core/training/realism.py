@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ddpm_core.sampling import Sampler
 from ddpm_core.training.critic import Critic, Features, even_in_log, nearest
 from ddpm_core.training.objective import Objective
 
 _FROM = (1.0, 16.0)
 """σ₂₅₆ of the noisy pictures that the network's own predictions come from: where guided faces are made."""
-_FALLS = (3.0, 8.0)
-"""How many times less noise the next call has."""
+_FALLS = {Sampler.LCM: (1.3, 2.5)}
+_FALLS_OTHERWISE = (3.0, 8.0)
+"""How many times less noise the next call has: `lcm` takes twice as many."""
 _CELLS = 8
 _KEPT = 0.5
 """What the coarse structure weighs, 8 cells a side, of which the next call must not forget."""
@@ -38,6 +40,7 @@ class Realism:
         perceptual: weight of the distance in features.
         adversarial: weight of the critic's word.
         rollout: share of a batch that begins with the network's own predictions.
+        sampler: whose next call these are for, `lcm` or an ancestral one.
     """
 
     def __init__(
@@ -49,9 +52,11 @@ class Realism:
         perceptual: float,
         adversarial: float,
         rollout: float,
+        sampler: Sampler,
     ) -> None:
         self.objective, self.critic, self.log_sigma = objective, critic, log_sigma
         self.perceptual, self.adversarial, self.rollout = perceptual, adversarial, rollout
+        self.sampler = sampler
         self._seen: tuple[Features, Features] | None = None
 
     def loss(self, network: nn.Module, x0: Tensor, step: int) -> Tensor:
@@ -92,16 +97,16 @@ class Realism:
             self._seen = None
 
     def _own(self, network: nn.Module, x0: Tensor) -> tuple[Tensor, Tensor]:
-        """Give what an ancestral sampler's next call would see of x0 (B, C, H, W), and its timesteps (B,)."""
+        """Give what the sampler's next call would see of x0 (B, C, H, W), and its timesteps (B,)."""
         objective = self.objective
         before = even_in_log(len(x0), *_FROM, x0.device)
-        after = before - even_in_log(len(x0), *_FALLS, x0.device)
+        after = before - even_in_log(len(x0), *_FALLS.get(self.sampler, _FALLS_OTHERWISE), x0.device)
         t, t_next = nearest(self.log_sigma, before), nearest(self.log_sigma, after)
         with torch.no_grad():
             x = objective.noised(x0, t, torch.randn_like(x0))
             r = objective.clean(objective.ask(network, x, t), x, t).clamp(-1, 1)
             sigma, sigma_next = objective.sigma(t), objective.sigma(t_next)
-            kept = (sigma_next / sigma).square()
+            kept = (sigma_next / sigma).square() * (self.sampler is not Sampler.LCM)  # of the noise before
             unit = (1 + sigma.square()).sqrt()  # 1/√ᾱ
             mean = r + kept * (x * unit - r)
             noisy = mean + sigma_next * (1 - kept).sqrt() * torch.randn_like(x0)

@@ -16,6 +16,7 @@ from ddpm_core.denoiser import Prediction
 from ddpm_core.domain import Domain
 from ddpm_core.errors import InvalidInput
 from ddpm_core.precision import Precision
+from ddpm_core.sampling import Sampler
 
 
 class Schedule(StrEnum):
@@ -108,7 +109,9 @@ class Recipe(BaseModel):
         rollout: with a critic, the share of a batch that begins with what the network itself predicts.
         schedule, num_levels, prediction: the diffusion.
         num_inference_steps: network calls from noise alone that the bundle asks for; guided modes take fewer in
-            proportion. Small networks and those with a critic make better pictures in few.
+            proportion.
+        sampler: the way from noise to picture that the bundle asks for: ddpm; lcm where a critic has taught the network
+            to make a finished picture in one call.
         loss, min_snr: distance, and γ of the Min-SNR weighting (0 for none; Hang et al. 2023).
         stratified: spread the timesteps of a batch evenly.
         focus, focus_sigma: share of the timesteps that lie evenly in ln σ between two σ at a 256 px side, such as 0.6
@@ -164,6 +167,7 @@ class Recipe(BaseModel):
     num_levels: Count = 1000
     prediction: Prediction = Prediction.V
     num_inference_steps: Count = 25
+    sampler: Sampler = Sampler.DDPM
     loss: Loss = Loss.MSE
     min_snr: Amount = 5.0
     stratified: Flag = True

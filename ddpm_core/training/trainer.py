@@ -135,6 +135,7 @@ class Trainer:
             perceptual=recipe.perceptual,
             adversarial=recipe.adversarial,
             rollout=recipe.rollout,
+            sampler=recipe.sampler,
         )
 
     @property

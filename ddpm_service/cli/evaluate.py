@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,6 +18,9 @@ from ddpm_service.cli.failure import told_in_a_line
 from ddpm_service.cli.loading import Device, Dtype, RunCode
 from ddpm_service.cli.progress import reported
 
+if TYPE_CHECKING:
+    from ddpm_core.bundle import SamplingDefaults
+
 app = typer.Typer(
     help="Measure a model. Example: ddpm evaluate samples models/faces-64/1.9 --reference faces64.zip --out a.json",
     no_args_is_help=True,
@@ -31,7 +34,9 @@ app.command()(wholeness)
 
 _OF_FACES = ("whole_faces", "face_asymmetry", "face_kid", "face_frechet", "face_precision", "face_recall")
 
-Samplers = Annotated[str, typer.Option(help="One or more of ddpm, ddim, dpmpp_2m, with commas.")]
+Samplers = Annotated[
+    str | None, typer.Option(help="One or more of ddpm, ddim, dpmpp_2m, lcm, with commas. (default: the model's own)")
+]
 Steps = Annotated[str | None, typer.Option(help="Network calls, one or more, with commas. (default: the model's own)")]
 
 
@@ -41,7 +46,7 @@ def samples(
     reference: Annotated[Path, typer.Option(help="Real images to measure against: folder, zip or list.")],
     out: Annotated[Path, typer.Option(help="Table of figures, JSON; rows that it holds already are kept.")],
     num_images: Annotated[int, typer.Option(help="Samples a row.")] = 1000,
-    sampler: Samplers = "ddpm",
+    sampler: Samplers = None,
     num_inference_steps: Steps = None,
     inception: Annotated[
         Path | None,
@@ -72,7 +77,7 @@ def samples(
 
         pipeline = load(bundle, device=device, dtype=dtype, run_code=run_code)
         where = pipeline.denoiser.device
-        cells = parse_cells(sampler, num_inference_steps, pipeline.bundle.manifest.defaults.num_inference_steps)
+        cells = parse_cells(sampler, num_inference_steps, pipeline.bundle.manifest.defaults)
         extractor = wavelet_extractor(where) if inception is None else inception_extractor(inception, where)
         real = read_reference(reference, pipeline.bundle, held_back=held_back)
         if real.dropped:
@@ -93,8 +98,8 @@ def samples(
     _show(rows, names(extractor.substitute))
 
 
-def parse_cells(samplers: str, steps: str | None, default_steps: int) -> list[tuple[Any, int]]:
-    """Give each sampler at each number of steps.
+def parse_cells(samplers: str | None, steps: str | None, defaults: SamplingDefaults) -> list[tuple[Any, int]]:
+    """Give each sampler at each number of steps, the model's own where none is said.
 
     Raises:
         InvalidInput: a name that is no sampler, or a number that is none.
@@ -103,16 +108,17 @@ def parse_cells(samplers: str, steps: str | None, default_steps: int) -> list[tu
     from ddpm_core.sampling import Sampler
 
     known = ", ".join(Sampler)
-    for name in samplers.split(","):
+    wanted = (samplers if samplers is not None else defaults.sampler).split(",")
+    for name in wanted:
         if name not in set(Sampler):
             message = f"--sampler: {name!r} is not one of {known}."
             raise InvalidInput("unknown_value", message, field="sampler", given=name, allowed=known)
-    numbers = steps.split(",") if steps is not None else [str(default_steps)]
+    numbers = steps.split(",") if steps is not None else [str(defaults.num_inference_steps)]
     for number in numbers:
         if not number.isdecimal():
             message = f"--num-inference-steps: {number!r} is not a number of steps."
             raise InvalidInput("not_a_number", message, field="num_inference_steps", given=number, allowed="5,10,50")
-    return [(Sampler(name), int(number)) for name in samplers.split(",") for number in numbers]
+    return [(Sampler(name), int(number)) for name in wanted for number in numbers]
 
 
 def _show(rows: list[dict[str, Any]], names: list[str]) -> None:

@@ -50,7 +50,7 @@ def generate(
     num_images: Annotated[int | None, typer.Option(help="1..16. (default: 5 with a selfie, else 1)")] = None,
     mode: Annotated[Mode | None, typer.Option(help="How the selfie guides. (default: auto with a selfie)")] = None,
     resemblance: Annotated[float | None, typer.Option(help="0 celebrity .. 1 like you. (default: by mode)")] = None,
-    sampler: Annotated[Sampler | None, typer.Option(help="From noise to picture. (default: ddpm)")] = None,
+    sampler: Annotated[Sampler | None, typer.Option(help="From noise to picture. (default: by model)")] = None,
     num_inference_steps: Annotated[int | None, typer.Option(help="Network calls. (default: by mode)")] = None,
     eta: Annotated[float | None, typer.Option(help="0..1, for ddim. (default: 0)")] = None,
     guidance_loss_scale: Annotated[float | None, typer.Option(help="0..1000, for mode pixel. (default: 50)")] = None,

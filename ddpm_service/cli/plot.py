@@ -30,7 +30,7 @@ def _png(path: Path) -> Path:
 Out = Annotated[Path, typer.Option(help="The picture, PNG.", callback=_png)]
 Model = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The model: a folder with bundle.json.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the first picture.")]
-OneSampler = Annotated[Sampler, typer.Option(help="From noise to picture.")]
+OneSampler = Annotated[Sampler | None, typer.Option(help="From noise to picture. (default: by model)")]
 Calls = Annotated[int | None, typer.Option(help="Network calls. (default: the model's own)")]
 
 
@@ -81,7 +81,7 @@ def backward(
     bundle: Model,
     out: Out,
     num_images: Annotated[int, between(1, 16, help="how many, two rows each.")] = 3,
-    sampler: OneSampler = Sampler.DDPM,
+    sampler: OneSampler = None,
     num_inference_steps: Calls = None,
     seed: Seed = 0,
     device: Device = None,
@@ -96,8 +96,11 @@ def backward(
         from ddpm_core.evaluation.plots import draw_backward
 
         pipeline = load(bundle, device=device, dtype="float32", run_code=run_code)
-        calls = num_inference_steps or pipeline.bundle.manifest.defaults.num_inference_steps
-        draw_backward(pipeline, sampling.Sampler(sampler), calls, range(seed, seed + num_images), out)
+        defaults = pipeline.bundle.manifest.defaults
+        calls = num_inference_steps or defaults.num_inference_steps
+        draw_backward(
+            pipeline, sampling.Sampler(sampler or defaults.sampler), calls, range(seed, seed + num_images), out
+        )
     typer.echo(out)
 
 
@@ -125,7 +128,7 @@ def table(
     bundle: Model,
     out: Out,
     mode: Annotated[Mode, typer.Option(help="How a selfie would guide.")] = Mode.NONE,
-    sampler: Annotated[Sampler | None, typer.Option(help="From noise to picture. (default: by mode)")] = None,
+    sampler: OneSampler = None,
     num_inference_steps: Annotated[int | None, typer.Option(help="Network calls. (default: by mode)")] = None,
     eta: Annotated[float, typer.Option(help="0..1, for ddim.")] = 0.0,
 ) -> None:
@@ -158,7 +161,7 @@ def samples(
     bundle: Model,
     out: Out,
     num_images: Annotated[int, between(1, 32, help="pictures a row.")] = 8,
-    sampler: Samplers = "ddpm",
+    sampler: Samplers = None,
     num_inference_steps: Steps = None,
     seed: Seed = 0,
     device: Device = None,
@@ -175,7 +178,7 @@ def samples(
 
         pipeline = load(bundle, device=device, run_code=run_code)
         manifest = pipeline.bundle.manifest
-        cells = parse_cells(sampler, num_inference_steps, manifest.defaults.num_inference_steps)
+        cells = parse_cells(sampler, num_inference_steps, manifest.defaults)
         seeds = range(seed, seed + num_images)
         rows = {
             f"{name}, {calls}": draw(pipeline.bundle, pipeline.denoiser, seeds, sampler=name, num_inference_steps=calls)

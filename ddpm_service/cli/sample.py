@@ -27,7 +27,7 @@ def sample(
     ] = None,
     mode: Annotated[Mode | None, typer.Option(help="How the selfie guides. (default: auto with a selfie)")] = None,
     resemblance: Annotated[float | None, typer.Option(help="0 celebrity .. 1 like you. (default: by mode)")] = None,
-    sampler: Annotated[Sampler | None, typer.Option(help="From noise to picture. (default: ddpm)")] = None,
+    sampler: Annotated[Sampler | None, typer.Option(help="From noise to picture. (default: by model)")] = None,
     num_inference_steps: Annotated[int | None, typer.Option(help="Network calls. (default: by mode)")] = None,
     eta: Annotated[float, typer.Option(help="0..1, for ddim.")] = 0.0,
     guidance_loss_scale: Annotated[float, typer.Option(help="Strength of mode pixel.")] = 50.0,

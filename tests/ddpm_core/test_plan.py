@@ -178,6 +178,24 @@ def test_the_sampler_goes_by_the_mode_unless_it_is_said(tiny_bundle: Bundle, tar
     assert make_plan(tiny_bundle, target, sampler="dpmpp_2m").parameters["sampler"] == "dpmpp_2m"
 
 
+def test_a_bundle_may_ask_for_a_sampler_of_its_own(tiny_bundle: Bundle, target: np.ndarray) -> None:
+    asked = SamplingDefaults(sampler="lcm", num_inference_steps=15)
+    bundle = replace(tiny_bundle, manifest=tiny_bundle.manifest.model_copy(update={"defaults": asked}))
+    taken = {mode: make_plan(bundle, target, mode=mode).parameters["sampler"] for mode in Mode}
+    assert taken.pop(Mode.PIXEL) == "ddim"
+    assert set(taken.values()) == {"lcm"}
+    assert make_plan(bundle, target, sampler="ddpm").parameters["sampler"] == "ddpm"
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("mode", [Mode.NONE, Mode.CELEBRITY, Mode.FAITHFUL])
+def test_lcm_makes_its_last_call_where_an_eye_is_still_seen(cosine: NoiseSchedule, size: int, mode: Mode) -> None:
+    bundle = bundle_of(cosine, size)
+    plan = make_plan(bundle, np.zeros((size, size, 3), np.uint8), mode=mode, sampler="lcm", num_inference_steps=6)
+    assert plan.calls == 6
+    assert bundle.schedule.sigma_256(size)[plan.table.levels[-2]] == pytest.approx(0.7, rel=0.05)
+
+
 def test_minus_one_is_a_random_seed_that_is_reported(tiny_bundle: Bundle) -> None:
     plans = [make_plan(tiny_bundle) for _ in range(4)]
     assert len({plan.seeds for plan in plans}) == 4

@@ -9,7 +9,7 @@ from unittest.mock import patch as patched
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, LCMScheduler
 from torch import Tensor
 
 from ddpm_core import schedule
@@ -131,6 +131,25 @@ def test_dpmpp_2m_is_diffusers_multistep(setting: tuple[str, NoiseSchedule], ste
     assert worst(run_ours(Exact(network, ours), build(Sampler.DPMPP_2M, ours, levels)), theirs) < 1e-5
 
 
+@pytest.mark.parametrize("steps", [2, 5, 10, 50])
+def test_lcm_is_diffusers_lcm(setting: tuple[str, NoiseSchedule], steps: int) -> None:
+    _, ours = setting
+    # With this scaling the share of the noisy picture that is let through is nought.
+    ref = LCMScheduler(num_train_timesteps=T, clip_sample=True, timestep_scaling=1e12)
+    ref.alphas_cumprod = torch.tensor(ours.alpha_bar[1:])
+    levels = trailing(steps)
+    original = ref.set_timesteps
+    ref.set_timesteps = lambda _: original(timesteps=[level - 1 for level in levels[:-1]])
+    network = TinyNetwork().double()
+    with patched(
+        "diffusers.schedulers.scheduling_lcm.randn_tensor", lambda *_, **__: noise(1, ref.step_index + 1, (3, 16, 16))
+    ):
+        theirs = run_theirs(network, ref, steps)
+    assert (
+        worst(run_ours(Exact(network, ours), build(Sampler.LCM, ours, levels)), theirs) < 1e-6
+    )  # its scaling is in float32
+
+
 # --- The oracle: of Gaussian data the perfect denoiser is known, so samples must have the data's mean and deviation.
 
 
@@ -152,13 +171,23 @@ def test_samplers_follow_the_marginals_of_a_gaussian_data_set(sampler: Sampler, 
         assert float(state.x.std()) == pytest.approx(np.sqrt(a * deviation**2 + 1 - a), rel=0.05)
 
 
-@pytest.mark.parametrize("sampler", Sampler)
+@pytest.mark.parametrize("sampler", set(Sampler) - {Sampler.LCM})
 def test_with_every_level_taken_samples_are_the_data_set(sampler: Sampler) -> None:
     ours = schedule.linear()
     denoiser = Exact(GaussianDenoiser(ours, 0.3, 0.12**2), ours)
     x = sample(denoiser, [SampleState(build(sampler, ours, ours.karras(T, T)), 2, noise(2, 0, (1, 128, 128)).double())])
     assert float(x.mean()) == pytest.approx(0.3, abs=0.005)
     assert float(x.std()) == pytest.approx(0.12, rel=0.04)
+
+
+def test_lcm_loses_what_a_network_does_not_finish_in_one_call() -> None:
+    """The oracle gives the mean of all that may be meant, so each call takes something of the deviation away."""
+    ours = schedule.linear()
+    denoiser = Exact(GaussianDenoiser(ours, 0.3, 0.12**2), ours)
+    table = build(Sampler.LCM, ours, ours.karras(T, 20))
+    x = sample(denoiser, [SampleState(table, 2, noise(2, 0, (1, 128, 128)).double())])
+    assert float(x.mean()) == pytest.approx(0.3, abs=0.005)
+    assert float(x.std()) < 0.1
 
 
 # --- The contract of every sampler.
@@ -169,6 +198,7 @@ TABLES: dict[str, Callable[[NoiseSchedule, tuple[int, ...]], StepTable]] = {
     "ddim eta 0.5": lambda s, levels: build(Sampler.DDIM, s, levels, eta=0.5),
     "ddim eta 1": lambda s, levels: build(Sampler.DDIM, s, levels, eta=1.0),
     "dpmpp_2m": lambda s, levels: build(Sampler.DPMPP_2M, s, levels),
+    "lcm": lambda s, levels: build(Sampler.LCM, s, levels),
 }
 
 

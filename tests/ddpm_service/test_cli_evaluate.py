@@ -119,7 +119,7 @@ def test_figures_of_faces_stand_beside_the_others(evaluate, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--sampler", "ddim,euler"], "--sampler: 'euler' is not one of ddpm, ddim, dpmpp_2m."),
+        (["--sampler", "ddim,euler"], "--sampler: 'euler' is not one of ddpm, ddim, dpmpp_2m, lcm."),
         (["--num-inference-steps", "5,"], "--num-inference-steps: '' is not a number of steps."),
         (["--num-inference-steps", "2000"], "num_inference_steps must be between 1 and the start level 1000."),
         (["--num-images", "3"], "3 samples are too few to measure; at least 20 are needed"),
@@ -341,7 +341,7 @@ def test_losses_are_drawn_from_the_figures_of_a_run(tmp_path):
     [
         (["losses", "nowhere"], "There is no metrics.jsonl in nowhere."),
         (["table", "nowhere"], "nowhere is not a usable bundle"),
-        (["samples", "MODEL", "--run-code", "--sampler", "euler"], "'euler' is not one of ddpm, ddim, dpmpp_2m."),
+        (["samples", "MODEL", "--run-code", "--sampler", "euler"], "'euler' is not one of ddpm, ddim, dpmpp_2m, lcm."),
         (["copies", "MODEL", "--run-code", "--reference", "nowhere"], "There is no folder, zip or list nowhere."),
     ],
 )

@@ -18,7 +18,7 @@ const NUMBERS = {
 
 /** Those of them whose default stands in the field; the others' is said in words. */
 const SHOWN = new Set(["num_images", "eta", "guidance_loss_scale"]);
-const SAMPLERS = { ddpm: "DDPM", ddim: "DDIM", dpmpp_2m: "DPM-Solver++" };
+const SAMPLERS = { ddpm: "DDPM", ddim: "DDIM", dpmpp_2m: "DPM-Solver++", lcm: "LCM" };
 
 export class Controls {
 	#slider = byId("resemblance");

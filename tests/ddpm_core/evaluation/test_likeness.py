@@ -72,7 +72,7 @@ def test_what_follows_may_be_said_by_name_and_the_sampler_only_so(toy, aimed):
 
 
 def test_a_sampler_that_there_is_not_is_refused_by_the_plan(toy):
-    with pytest.raises(InvalidInput, match="sampler must be one of: ddpm, ddim, dpmpp_2m"):
+    with pytest.raises(InvalidInput, match="sampler must be one of: ddpm, ddim, dpmpp_2m, lcm"):
         parse_methods("likeness:sampler=euler")[0].settings(toy.bundle)
 
 

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from ddpm_core.bundle import read_bundle
 from ddpm_core.errors import InvalidInput
+from ddpm_core.sampling import Sampler
 from ddpm_core.training import run
 from ddpm_core.training.critic import load_critic
 from ddpm_core.training.loop import Limits
@@ -90,7 +91,9 @@ def test_a_critic_sees_what_was_made_and_photographs_moved_alike_within_its_bloc
     critic.see = lambda pictures, t, noise: shown.append(pictures.detach().clone()) or see(pictures, t, noise)
     network = bundle.load_network()
     objective.clean = lambda *_: images  # what is made are the photographs themselves
-    realism = Realism(objective, critic, critic.log_sigma, perceptual=1.0, adversarial=1.0, rollout=0.0)
+    realism = Realism(
+        objective, critic, critic.log_sigma, perceptual=1.0, adversarial=1.0, rollout=0.0, sampler=Sampler.LCM
+    )
     for step in range(40):
         realism.loss(network, images, step)
     assert critic.block == 2
@@ -98,8 +101,11 @@ def test_a_critic_sees_what_was_made_and_photographs_moved_alike_within_its_bloc
     assert {places[each.numpy().tobytes()] for each in shown[1::2]} == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 
+@pytest.mark.parametrize(("sampler", "falls"), [(Sampler.DDPM, (2.5, 9)), (Sampler.LCM, (1.2, 2.7))])
 @pytest.mark.parametrize("rollout", [0.0, 0.5, 1.0])
-def test_a_share_of_a_batch_begins_with_what_the_network_predicts_of_more_noise(finished, critic, rollout):
+def test_a_share_of_a_batch_begins_with_what_the_network_predicts_of_more_noise(
+    finished, critic, rollout, sampler, falls
+):
     bundle = read_bundle(finished)
     objective, asked = Objective(bundle.schedule, bundle.manifest.prediction_type), []
 
@@ -108,14 +114,14 @@ def test_a_share_of_a_batch_begins_with_what_the_network_predicts_of_more_noise(
         return torch.zeros_like(x, requires_grad=True)
 
     sizes = {"perceptual": 1.0, "adversarial": 1.0}
-    realism = Realism(objective, critic, critic.log_sigma, rollout=rollout, **sizes)
+    realism = Realism(objective, critic, critic.log_sigma, rollout=rollout, sampler=sampler, **sizes)
     assert torch.isfinite(realism.loss(network, squares(8), step=100))
     realism.learn()
     own = round(8 * rollout)
     assert [len(t) for t in asked] == ([own] if own else []) + [8]
     if own:
         before, after = (critic.log_sigma[t].exp() for t in (asked[0], asked[1][8 - own :]))
-        assert ((before / after > 2.5) & (before / after < 9)).all()
+        assert ((before / after > falls[0]) & (before / after < falls[1])).all()
 
 
 def test_the_bundle_names_the_critic_and_a_run_with_one_is_resumed_exactly(finished, pictures, tmp_path, tiny):
