@@ -24,7 +24,7 @@ def inspect(
 ) -> None:
     """Say what a model is, and check that its files are whole and fit together. Code that it brings is not run.
 
-    Example: ddpm inspect models/faces-64/1.9
+    Example: ddpm inspect models/faces-64/2.0
     """
     with told_in_a_line("ddpm inspect"):
         from ddpm_core.bundle import UNET_CONFIG, read_bundle
@@ -64,7 +64,9 @@ def _page(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "network", f"{kind}: {facts['parameters']:,} {averaged} weights{blocks}{bands}"
     levels = f"{facts['levels']:,} noise levels{_CURVES.get(facts['schedule'], ', ' + facts['schedule'])}"
     yield "diffusion", f"predicts {facts['prediction_type'].removesuffix('_prediction')}; {levels}"
-    yield "sampling", f"{facts['defaults']['num_inference_steps']} network calls unless said; guided ones take fewer"
+    defaults = facts["defaults"]
+    calls = f"{defaults['num_inference_steps']} network calls of {defaults['sampler']} unless said"
+    yield "sampling", f"{calls}; guided ones take fewer"
     if guide := facts.get("guide"):
         yield "guide", f"a worse network pushes by {guide['weight']:g} where σ₂₅₆ is {_range(guide['interval'])}"
     if gate := statistics.get("gate"):

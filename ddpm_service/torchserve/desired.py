@@ -2,9 +2,9 @@
 
 models:
   faces-64:
-    default: "1.9"
+    default: "2.0"
     versions:
-      "1.9": faces-64_1.9.mar
+      "2.0": faces-64_2.0.mar
       "0.2": {archive: faces-64_0.2.mar, workers: 0}      # registered, but not loaded
 """
 
