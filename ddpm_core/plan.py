@@ -64,6 +64,10 @@ the selfie's, and 1 % of different photographs of one person are nearer than 0.1
 _LCM_LEAST = 0.7
 """σ₂₅₆ of `lcm`'s last call. What makes a finished picture of it loses detail by calls with less (docs/likeness.md)."""
 
+_PAIRED_BELOW = 6.0
+"""σ₂₅₆ from which on calls of `lcm` are made in pairs of opposite noise, all but the last: what noise alone would make
+of a face cancels out (docs/decisions.md). With more noise it is what makes one face differ from the next."""
+
 _PLACES = 21
 """Positions on the curve that a form's slider has."""
 
@@ -109,7 +113,8 @@ class Plan:
         Args:
             guide_cost: a call of the guide, in calls of the network.
         """
-        return np.where(self.table.guide == 0, 1.0, 1.0 + guide_cost)
+        once = np.where(self.table.guide == 0, 1.0, 1.0 + guide_cost)
+        return np.where(self.table.antithetic == 0, once, 2 * once)
 
     def start(self) -> list[SampleState]:
         """Give every image before its first call: noise, or the noised target (SDEdit, Meng et al. 2022)."""
@@ -269,8 +274,12 @@ def _low_pass(bundle: Bundle, asked: _Asked, target: Tensor) -> Plan:
 def _table(bundle: Bundle, sampler: Sampler, start: int, calls: int, eta: float) -> StepTable:
     """Make the sampler's table from a start level on, at the levels that suit it."""
     schedule, side = bundle.schedule, bundle.manifest.image_size
-    least = {"least": _LCM_LEAST * side / REFERENCE_SIDE} if sampler is Sampler.LCM else {}
-    return build(sampler, schedule, schedule.karras(start, calls, **least), eta=eta)
+    if sampler is not Sampler.LCM:
+        return build(sampler, schedule, schedule.karras(start, calls), eta=eta)
+    table = build(sampler, schedule, schedule.karras(start, calls, _LCM_LEAST * side / REFERENCE_SIDE))
+    at = table.levels[:-1]
+    in_pairs = (schedule.sigma_256(side)[at] <= _PAIRED_BELOW) & (np.arange(calls) < calls - 1)
+    return replace(table, antithetic=np.where(in_pairs, np.sqrt(1 - schedule.alpha_bar[at]), 0.0))
 
 
 def _paced(point: CurvePoint, bundle: Bundle) -> CurvePoint:

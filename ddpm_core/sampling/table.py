@@ -46,6 +46,8 @@ class StepTable:
         spared: (n,) how far eyes, nose and mouth are left as they are by it, 0..1 (0 = not).
         guide: (n,) autoguidance: w − 1, how far r is moved from the guide's prediction (0 = none).
         pixel: (n,) pixel guidance: length of the step along the sign of the error (0 = none).
+        antithetic: (n,) where the prediction is the mean of x's and of its twin's, which holds the opposite noise: the
+            share of noise in x, √(1−ᾱ) (0 = no twin). Not for samplers that keep noise of calls before.
     """
 
     levels: NDArray[np.int64]
@@ -62,6 +64,7 @@ class StepTable:
     spared: Column = field(default_factory=lambda: np.zeros(0))
     guide: Column = field(default_factory=lambda: np.zeros(0))
     pixel: Column = field(default_factory=lambda: np.zeros(0))
+    antithetic: Column = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         n = len(self.levels) - 1

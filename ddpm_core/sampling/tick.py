@@ -1,8 +1,9 @@
-"""One tick: each image under way makes one network call, all in one batch."""
+"""One tick: each image under way makes one network call, all in one batch; where the table says so two, of a pair."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from ddpm_core.transfer import to_device
 
 @torch.inference_mode()
 def advance(denoiser: Denoiser, batch: Batch) -> Batch:
-    """Make one network call for every image, and one of its guide where the table asks for it.
+    """Make one network call for every image, and one of its guide and those of its twin where the table asks for it.
 
     Rows may differ in all but shape. What is asked of a device is the same for one row as for many, and nothing waits
     for it.
@@ -34,14 +35,14 @@ def advance(denoiser: Denoiser, batch: Batch) -> Batch:
     x = batch.x  # (B, C, H, W)
     numbers = np.stack([image.table.row(k) for image, k in zip(batch.images, batch.positions, strict=True)])
     has = dict(zip(COLUMNS, np.count_nonzero(numbers, axis=0).tolist(), strict=True))
-    pushed = numbers[:, COLUMNS.index("guide")].nonzero()[0]
-    level, key, index, column = _sent(batch, numbers, pushed, x)
+    sent, column = _sent(batch, numbers, x)
 
-    r = denoiser(x, level)
-    if len(pushed):
-        own = r[index]
-        delta = auto_displacement(own, denoiser.guided_by(x[index], level[index], own), column["guide"][index])
-        r = r.index_add(0, index, delta)
+    r = _predicted(denoiser, x, sent.level, column["guide"], sent.pushed)
+    if has["antithetic"]:
+        which = sent.twins
+        opposite = 2 * _each(column["antithetic"][which]) * noises(sent.key[which], x.shape[1:]).to(x.dtype)
+        twin = _predicted(denoiser, x[which] - opposite, sent.level[which], column["guide"][which], sent.pushed_twins)
+        r = r.index_add(0, which, (twin - r[which]) / 2)
     x0 = denoiser.clip(r)
     x_next = _each(column["A"]) * x + _each(column["B0"]) * x0
     # Terms that no row has are left out; to a row that has not what another has, nought is added.
@@ -50,7 +51,7 @@ def advance(denoiser: Denoiser, batch: Batch) -> Batch:
     if has["R"]:
         x_next += _each(column["R"]) * r
     if has["D"]:
-        x_next += _each(column["D"]) * noises(key, x.shape[1:]).to(x.dtype)
+        x_next += _each(column["D"]) * noises(sent.next_key, x.shape[1:]).to(x.dtype)
     if has["weight"] or has["apart"]:
         grids = [max(1, int(grid)) for grid in numbers[:, COLUMNS.index("grid")]]
         delta = low_pass_displacement(x0, batch.target, column["weight"], grids, column["chroma"])
@@ -61,21 +62,58 @@ def advance(denoiser: Denoiser, batch: Batch) -> Batch:
     return batch.advanced(x_next, x0)
 
 
-def _sent(
-    batch: Batch, numbers: NDArray[np.float64], pushed: NDArray[np.int64], like: Tensor
-) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+def _predicted(denoiser: Denoiser, x: Tensor, level: Tensor, strength: Tensor, pushed: Tensor) -> Tensor:
+    """Give r (B, C, H, W) of x, in the rows `pushed` moved from the guide's prediction by their strength."""
+    r = denoiser(x, level)
+    if len(pushed):
+        own = r[pushed]
+        delta = auto_displacement(own, denoiser.guided_by(x[pushed], level[pushed], own), strength[pushed])
+        r = r.index_add(0, pushed, delta)
+    return r
+
+
+class _Sent(NamedTuple):
+    """What is whole numbers in a tick, on the device.
+
+    Attributes:
+        level: (B,).
+        key, next_key: (B,) keys of the noise in x and of the noise to come.
+        pushed: rows that a guide pushes.
+        twins: rows that have a twin.
+        pushed_twins: which of the twins a guide pushes.
+    """
+
+    level: Tensor
+    key: Tensor
+    next_key: Tensor
+    pushed: Tensor
+    twins: Tensor
+    pushed_twins: Tensor
+
+
+def _sent(batch: Batch, numbers: NDArray[np.float64], like: Tensor) -> tuple[_Sent, dict[str, Tensor]]:
     """Send a tick's numbers to the device in one copy: float64 holds levels, keys of noise and indices exactly.
 
     Returns:
-        (B,) levels, (B,) keys of noise, the rows that a guide pushes, and (B,) of each column.
+        The whole numbers, and (B,) of each column.
     """
-    whole = np.zeros((3, len(batch)))
-    whole[0] = [image.table.levels[k] for image, k in zip(batch.images, batch.positions, strict=True)]
-    whole[1] = [noise_key(image.seed, int(k) + 1) for image, k in zip(batch.images, batch.positions, strict=True)]
-    whole[2, : len(pushed)] = pushed
+    at = list(zip(batch.images, batch.positions, strict=True))
+    guide = numbers[:, COLUMNS.index("guide")]
+    twins = numbers[:, COLUMNS.index("antithetic")].nonzero()[0]
+    rows: list[Sequence[int] | NDArray[np.int64]] = [
+        [int(image.table.levels[k]) for image, k in at],
+        [noise_key(image.seed, int(k)) for image, k in at],
+        [noise_key(image.seed, int(k) + 1) for image, k in at],
+        guide.nonzero()[0],
+        twins,
+        guide[twins].nonzero()[0],
+    ]
+    whole = np.zeros((len(rows), len(batch)))
+    for place, row in zip(whole, rows, strict=True):
+        place[: len(row)] = row
     sent = to_device(torch.from_numpy(np.concatenate([whole, numbers.T])), like.device)
-    level, key, index = sent[:3].long()
-    return level, key, index[: len(pushed)], dict(zip(COLUMNS, sent[3:].to(like.dtype), strict=True))
+    parts = (part[: len(row)] for part, row in zip(sent[: len(rows)].long(), rows, strict=True))
+    return _Sent(*parts), dict(zip(COLUMNS, sent[len(rows) :].to(like.dtype), strict=True))
 
 
 Tick = Callable[[Denoiser, Batch], Batch]

@@ -22,6 +22,7 @@ MODES: dict[str, dict[str, Any]] = {
     "ddpm": {"mode": "none", "sampler": "ddpm"},
     "dpmpp_2m": {"mode": "none", "sampler": "dpmpp_2m"},
     "ddim": {"mode": "none", "sampler": "ddim"},
+    "lcm": {"mode": "none", "sampler": "lcm"},
     "likeness": {"mode": "likeness"},
     "celebrity": {"mode": "celebrity"},
     "pixel": {"mode": "pixel"},

@@ -196,6 +196,22 @@ def test_lcm_makes_its_last_call_where_an_eye_is_still_seen(cosine: NoiseSchedul
     assert bundle.schedule.sigma_256(size)[plan.table.levels[-2]] == pytest.approx(0.7, rel=0.05)
 
 
+@pytest.mark.parametrize("mode", [Mode.NONE, Mode.CELEBRITY, Mode.LIKENESS])
+def test_lcm_makes_calls_of_little_noise_in_pairs_and_no_other_sampler_does(
+    tiny_bundle: Bundle, target: np.ndarray, mode: Mode
+) -> None:
+    plan = make_plan(tiny_bundle, target, mode=mode, sampler="lcm", num_inference_steps=8)
+    at = plan.table.levels[:-1]
+    sigma = tiny_bundle.schedule.sigma_256(tiny_bundle.manifest.image_size)[at]
+    paired = plan.table.antithetic != 0
+    assert np.array_equal(paired, (sigma <= 6) & (np.arange(8) < 7))  # the last one alone gives skin and hair
+    noise_in_x = np.sqrt(1 - tiny_bundle.schedule.alpha_bar[at])
+    assert np.allclose(plan.table.antithetic[paired], noise_in_x[paired])
+    assert np.array_equal(plan.cost(0.5), np.where(paired, 2, 1) * np.where(plan.table.guide == 0, 1, 1.5))
+    for other in ("ddpm", "ddim", "dpmpp_2m"):
+        assert not make_plan(tiny_bundle, target, mode=mode, sampler=other).table.antithetic.any()
+
+
 def test_minus_one_is_a_random_seed_that_is_reported(tiny_bundle: Bundle) -> None:
     plans = [make_plan(tiny_bundle) for _ in range(4)]
     assert len({plan.seeds for plan in plans}) == 4

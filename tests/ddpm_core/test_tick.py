@@ -30,6 +30,8 @@ def mixed_plans(bundle: Bundle, target: np.ndarray) -> list[Plan]:
         make_plan(bundle, target, seed=7, mode="faithful", sampler="ddpm"),
         make_plan(bundle, flipped, seed=8, mode="pixel", num_inference_steps=6),
         make_plan(bundle, target, seed=9, resemblance=0.1, num_inference_steps=9),
+        make_plan(bundle, flipped, seed=10, mode="celebrity", sampler="lcm", num_inference_steps=6),
+        make_plan(bundle, seed=11, sampler="lcm", num_inference_steps=8),
     ]
 
 
@@ -60,6 +62,24 @@ def test_beside_the_network_it_is_equal_to_the_last_bit(tiny_bundle: Bundle, tar
     together = sample(denoiser, states)
     for state, mixed in zip(states, together, strict=True):
         assert torch.equal(sample(denoiser, [state])[0], mixed)
+
+
+def test_a_call_in_a_pair_predicts_the_mean_of_what_is_seen_through_opposite_noises(
+    tiny_denoiser: Denoiser, tiny_bundle: Bundle, target: np.ndarray
+) -> None:
+    plan = make_plan(tiny_bundle, target, seed=5, mode="likeness", sampler="lcm", num_inference_steps=4)
+    plain = replace(plan.table, weight=np.zeros(4), apart=np.zeros(4))
+    (state,) = replace(plan, table=plain).start()
+    for k in range(4):
+        signal = tiny_bundle.schedule.alpha_bar[plain.levels[k]]
+        clean = state.x - np.sqrt(1 - signal) * noise(5, k, plan.shape)
+        seen = [clean + np.sqrt(1 - signal) * sign * noise(5, k, plan.shape) for sign in (1, -1)]
+        level = torch.full((2,), int(plain.levels[k]))
+        predicted = tiny_denoiser(torch.stack(seen).float(), level)
+        expected = tiny_denoiser.clip(predicted.mean(0, keepdim=True) if plain.antithetic[k] else predicted[:1])
+        (state,) = advance(tiny_denoiser, Batch.of([state]))
+        assert torch.allclose(state.x0_prev, expected[0], atol=1e-5)
+    assert np.count_nonzero(plain.antithetic) == np.count_nonzero(plan.cost(0) == 2) >= 2
 
 
 def test_a_row_that_joins_late_ends_the_same(tiny_denoiser: Denoiser, tiny_bundle: Bundle, target: np.ndarray) -> None:
