@@ -64,7 +64,7 @@ the selfie's, and 1 % of different photographs of one person are nearer than 0.1
 _LCM_LEAST = 0.7
 """σ₂₅₆ of `lcm`'s last call. What makes a finished picture of it loses detail by calls with less (docs/likeness.md)."""
 
-_PAIRED_BELOW = 6.0
+_PAIRED_BELOW = 4.0
 """σ₂₅₆ from which on calls of `lcm` are made in pairs of opposite noise, all but the last: what noise alone would make
 of a face cancels out (docs/decisions.md). With more noise it is what makes one face differ from the next."""
 

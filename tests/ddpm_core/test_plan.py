@@ -204,7 +204,7 @@ def test_lcm_makes_calls_of_little_noise_in_pairs_and_no_other_sampler_does(
     at = plan.table.levels[:-1]
     sigma = tiny_bundle.schedule.sigma_256(tiny_bundle.manifest.image_size)[at]
     paired = plan.table.antithetic != 0
-    assert np.array_equal(paired, (sigma <= 6) & (np.arange(8) < 7))  # the last one alone gives skin and hair
+    assert np.array_equal(paired, (sigma <= 4) & (np.arange(8) < 7))  # the last one alone gives skin and hair
     noise_in_x = np.sqrt(1 - tiny_bundle.schedule.alpha_bar[at])
     assert np.allclose(plan.table.antithetic[paired], noise_in_x[paired])
     assert np.array_equal(plan.cost(0.5), np.where(paired, 2, 1) * np.where(plan.table.guide == 0, 1, 1.5))
