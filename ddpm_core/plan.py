@@ -62,11 +62,11 @@ _SPARED = 0.7
 the selfie's, and 1 % of different photographs of one person are nearer than 0.17 (docs/decisions.md)."""
 
 _LCM_LEAST = 0.7
-"""σ₂₅₆ of `lcm`'s last call. What makes a finished picture of it loses detail by calls with less (docs/likeness.md)."""
+"""σ₂₅₆ of `lcm`'s last call: with less noise a network only smooths what it has made (docs/likeness.md)."""
 
 _PAIRED_BELOW = 4.0
-"""σ₂₅₆ from which on calls of `lcm` are made in pairs of opposite noise, all but the last: what noise alone would make
-of a face cancels out (docs/decisions.md). With more noise it is what makes one face differ from the next."""
+"""σ₂₅₆ at and below which calls of `lcm` are made in pairs of opposite noise, all but the last: what noise alone would
+make of a face cancels out (docs/decisions.md). With more noise it is what makes one face differ from the next."""
 
 _PLACES = 21
 """Positions on the curve that a form's slider has."""
