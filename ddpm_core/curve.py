@@ -35,13 +35,13 @@ class CurvePoint:
 
 
 # At equal distances. Chosen by looking at blind sheets, beside `ddpm evaluate likeness` (docs/likeness.md): before
-# `celebrity` sex and age change; behind `likeness` more is broken, for little noise is left to mend it.
+# `celebrity` sex and age change; behind `likeness` more is broken, for little is left to the model.
 _CURVE = (
     CurvePoint(60.0, 10.0, 4, 0.3, 0.3, 16),
-    CurvePoint(8.0, 1.0, 16, 0.9, 1.0, 10),
-    CurvePoint(5.0, 0.7, 20, 0.9, 1.0, 10),
-    CurvePoint(4.5, 0.65, 26, 0.9, 1.0, 10),
-    CurvePoint(2.0, 0.4, 40, 0.9, 1.0, 7, apart=0.0),
+    CurvePoint(6.0, 0.5, 16, 1.0, 1.0, 10),
+    CurvePoint(5.0, 0.5, 22, 1.0, 1.0, 10),
+    CurvePoint(4.0, 0.4, 28, 1.0, 1.0, 10),
+    CurvePoint(2.0, 0.35, 40, 1.0, 1.0, 7, apart=0.0),
 )
 
 

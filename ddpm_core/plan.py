@@ -64,9 +64,10 @@ the selfie's, and 1 % of different photographs of one person are nearer than 0.1
 _LCM_LEAST = 0.7
 """σ₂₅₆ of `lcm`'s last call: with less noise a network only smooths what it has made (docs/likeness.md)."""
 
-_PAIRED_BELOW = 4.0
-"""σ₂₅₆ at and below which calls of `lcm` are made in pairs of opposite noise, all but the last: what noise alone would
-make of a face cancels out (docs/decisions.md). With more noise it is what makes one face differ from the next."""
+_PAIRED_BELOW = 5.0
+"""σ₂₅₆ below which calls of `lcm` are made in pairs of opposite noise, all but the first and the last: what noise alone
+would make of a face cancels out (docs/decisions.md). With more noise it is what makes one face differ from the next. A
+network that has learnt these means is asked once, without noise."""
 
 _PLACES = 21
 """Positions on the curve that a form's slider has."""
@@ -278,7 +279,10 @@ def _table(bundle: Bundle, sampler: Sampler, start: int, calls: int, eta: float)
         return build(sampler, schedule, schedule.karras(start, calls), eta=eta)
     table = build(sampler, schedule, schedule.karras(start, calls, _LCM_LEAST * side / REFERENCE_SIDE))
     at = table.levels[:-1]
-    in_pairs = (schedule.sigma_256(side)[at] <= _PAIRED_BELOW) & (np.arange(calls) < calls - 1)
+    call = np.arange(calls)
+    in_pairs = (schedule.sigma_256(side)[at] < _PAIRED_BELOW) & (call > 0) & (call < calls - 1)
+    if bundle.manifest.averages:
+        return replace(table, D=np.where(np.append(in_pairs[1:], False), 0.0, table.D))
     return replace(table, antithetic=np.where(in_pairs, np.sqrt(1 - schedule.alpha_bar[at]), 0.0))
 
 
@@ -337,7 +341,8 @@ def _pushed(bundle: Bundle, table: StepTable, asked: _Asked) -> tuple[StepTable,
         return table, {}
     weight = guide.weight if asked.guide is None else asked.guide
     sigma = bundle.schedule.sigma_256(bundle.manifest.image_size)[table.levels[:-1]]
-    return replace(table, guide=guide.strength(sigma, weight)), {"guide": weight}
+    strength = np.where(table.noiseless, 0.0, guide.strength(sigma, weight))  # what it adds there has been learnt
+    return replace(table, guide=strength), {"guide": weight}
 
 
 def _choose_mode(asked: _Asked) -> tuple[Mode, tuple[tuple[str, str], ...]]:

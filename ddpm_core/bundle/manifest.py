@@ -105,6 +105,8 @@ class Manifest(BaseModel):
     prediction_type: Prediction
     bands: Bands | None = None
     weights: Literal["ema", "raw"] = "ema"
+    averages: bool = False
+    """Whether the network has learnt what it answers on the mean over noise (`ddpm_core.training.averages`)."""
     defaults: SamplingDefaults = SamplingDefaults()
     network: NetworkCode | None = None
     guide: Guide | None = None

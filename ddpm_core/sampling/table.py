@@ -82,6 +82,12 @@ class StepTable:
         """Give the number of network calls."""
         return len(self.levels) - 1
 
+    @cached_property
+    def noiseless(self) -> NDArray[np.bool_]:
+        """Say of each call, (n,), whether it is shown a picture without noise, as the row before leaves it."""
+        noiseless: NDArray[np.bool_] = np.append(False, (self.A == 0) & (self.D == 0))[:-1]
+        return noiseless
+
     def row(self, position: int) -> Column:
         """Give the row of call `position`: (len(COLUMNS),) numbers in the order of COLUMNS."""
         row: Column = self._rows[position]

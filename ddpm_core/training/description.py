@@ -71,6 +71,7 @@ def describe(recipe: Recipe, provenance: Mapping[str, Any] | None = None, bands:
                 "patch": recipe.patch,
                 "bands": bands,
                 "prediction_type": recipe.prediction,
+                "averages": recipe.averages,
                 "defaults": {
                     "num_inference_steps": min(recipe.num_inference_steps, recipe.num_levels),
                     "sampler": recipe.sampler,

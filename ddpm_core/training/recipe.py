@@ -103,6 +103,9 @@ class Recipe(BaseModel):
         teacher_sigma: with both, up to which σ at a 256 px side the fine one teaches alone, and from which the other
             one; between them a mix of both, by ln σ.
         teacher_guide: how far a teacher's guide pushes, 1..3; 0 for the bundle's own weight.
+        averages: with one teacher, whether the means of its answers over noise are learnt as well, which `lcm` takes in
+            little noise (`ddpm_core.training.averages`): one call then does for a pair. Every picture is asked seven
+            times, so let `batch` be small.
         critic: folder of a finished bundle of the same pictures, whose features judge what is made; with it a network
             learns to make whole pictures in few calls (`ddpm_core.training.realism`). Begin with a finished network.
         perceptual, adversarial: with a critic, the weights of the distance in its features and of its word.
@@ -159,6 +162,7 @@ class Recipe(BaseModel):
     fine_teacher: Text = ""
     teacher_sigma: Annotated[tuple[Sigma, Sigma], Field(description="two numbers above 0 that rise")] = (1.0, 8.0)
     teacher_guide: Annotated[Number, Field(description="1..3, or 0 for the teacher's own")] = 0.0
+    averages: Flag = False
     critic: Text = ""
     perceptual: Amount = 0.1
     adversarial: Amount = 0.005
@@ -218,6 +222,8 @@ class Recipe(BaseModel):
             raise _out_of_range("teacher_guide", self.teacher_guide, "1..3, or 0 for the teacher's own")
         if self.teacher_guide and not self.teacher:
             raise _out_of_range("teacher_guide", self.teacher_guide, "0 without a teacher")
+        if self.averages and (not self.teacher or self.fine_teacher):
+            raise _out_of_range("averages", self.averages, "false but with a teacher and no fine_teacher")
         if self.critic and self.teacher:
             raise _out_of_range("critic", self.critic, "empty with a teacher")
         if self.critic and self.accumulate > 1:

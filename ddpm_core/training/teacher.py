@@ -29,10 +29,14 @@ class Teacher:
     strength: Tensor
 
     @torch.no_grad()
+    def unguided(self, x: Tensor, t: Tensor) -> Tensor:
+        """Predict clean images (B, C, H, W) from noisy ones at timesteps t (B,), not pushed."""
+        return self.denoiser(x, t + 1)
+
+    @torch.no_grad()
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """Predict clean images (B, C, H, W) from noisy ones at timesteps t (B,)."""
-        level = t + 1
-        r = self.denoiser(x, level)
+        level, r = t + 1, self.unguided(x, t)
         strength = self.strength.to(x.device)[level]
         pushed = strength.nonzero()[:, 0]
         if len(pushed):

@@ -20,6 +20,7 @@ from ddpm_core.cascade import CascadedUNet
 from ddpm_core.data.stream import Stream
 from ddpm_core.errors import InvalidInput
 from ddpm_core.training import checkpoint, machine, samples
+from ddpm_core.training.averages import Averages
 from ddpm_core.training.critic import load_critic
 from ddpm_core.training.ema import Ema
 from ddpm_core.training.networks import build
@@ -118,7 +119,16 @@ class Trainer:
             emphasis=emphasis(described.network_shape[1], recipe.emphasis) if recipe.emphasis != 1 else None,
             teacher=self._teacher(),
         ).to(accelerator.device)
+        sigma = described.schedule.sigma_256(recipe.image_size)[1:]
+        self._log_sigma = torch.from_numpy(np.log(sigma)).to(accelerator.device)
         self.realism = self._realism()
+        self.averages = self._averages()
+
+    def _averages(self) -> Averages | None:
+        teacher = self.objective.teacher
+        if not self.recipe.averages or not isinstance(teacher, Teacher):
+            return None
+        return Averages(self.objective, teacher, self._log_sigma)
 
     def _realism(self) -> Realism | None:
         recipe, described, accelerator = self.recipe, self.described, self.accelerator
@@ -127,11 +137,10 @@ class Trainer:
         if accelerator.num_processes > 1:
             message = f"{accelerator.num_processes} processes cannot train one critic; start one."
             raise InvalidInput("out_of_range", message, field="critic", given=recipe.critic, allowed="one process")
-        sigma = described.schedule.sigma_256(recipe.image_size)[1:]
         return Realism(
             self.objective,
             load_critic(Path(recipe.critic), described, accelerator.device, compiled=self.forward is not self.model),
-            torch.from_numpy(np.log(sigma)).to(accelerator.device),
+            self._log_sigma,
             perceptual=recipe.perceptual,
             adversarial=recipe.adversarial,
             rollout=recipe.rollout,
@@ -140,13 +149,15 @@ class Trainer:
 
     @property
     def best_by_loss(self) -> bool:
-        """Whether held-back images say which step is the best; with a critic it is the last one."""
-        return len(self.held_back) > 0 and self.realism is None
+        """Whether held-back images say which step is the best; with a critic or with means it is the last one."""
+        return len(self.held_back) > 0 and self.realism is None and self.averages is None
 
     def _loss(self, x0: Tensor) -> Tensor:
         if self.realism is not None:
             with self.accelerator.autocast():
                 return self.realism.loss(self.forward, x0, self.progress.step)
+        if self.averages is not None:
+            return self.averages.loss(self.forward, x0)
         loss: Tensor = self.objective(self.forward, x0, self.objective.timesteps(len(x0))).mean()
         return loss
 

@@ -66,7 +66,8 @@ def _page(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "diffusion", f"predicts {facts['prediction_type'].removesuffix('_prediction')}; {levels}"
     defaults = facts["defaults"]
     calls = f"{defaults['num_inference_steps']} network calls of {defaults['sampler']} unless said"
-    yield "sampling", f"{calls}; guided ones take fewer"
+    means = "; means over noise in one call" if facts.get("averages") else ""
+    yield "sampling", f"{calls}; guided ones take fewer{means}"
     if guide := facts.get("guide"):
         yield "guide", f"a worse network pushes by {guide['weight']:g} where σ₂₅₆ is {_range(guide['interval'])}"
     if gate := statistics.get("gate"):

@@ -21,7 +21,7 @@ from ddpm_core.evaluation.likeness.sweep import measure
 from ddpm_core.gate import Judgement
 from ddpm_core.plan import make_plan
 
-METHODS = "none:2,likeness:2,pixel:10/50:2,6.2:8:.5:1:1:2"
+METHODS = "none:2,celebrity:2,pixel:10/50:2,6.2:8:.5:1:1:2"
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +292,7 @@ def rows(toy, material, tmp_path_factory):
 
 
 def test_every_row_says_all_that_its_figures_depend_on(rows, toy, material):
-    names = ["real", "none:2", "likeness:2", "pixel:10:2", "pixel:50:2", "6.2:8:0.5:1:1:2"]
+    names = ["real", "none:2", "celebrity:2", "pixel:10:2", "pixel:50:2", "6.2:8:0.5:1:1:2"]
     assert [row["method"] for row in rows] == names
     point = rows[-1]
     assert (point["sigma_start"], point["sigma_stop"], point["grid"], point["weight"]) == (6.2, 1, 8, 0.5)
@@ -313,11 +313,11 @@ def test_every_row_says_all_that_its_figures_depend_on(rows, toy, material):
 def test_rows_that_are_there_are_kept_and_only_missing_methods_are_measured(run):
     first, out = run("none:2")
     told = []
-    second, _ = run("none:2,likeness:2", report=lambda what, done, total: told.append(what))
+    second, _ = run("none:2,celebrity:2", report=lambda what, done, total: told.append(what))
     assert second[:2] == first
-    assert set(told) == {"features of real faces", "likeness:2"}
+    assert set(told) == {"features of real faces", "celebrity:2"}
     told.clear()
-    assert run("none:2,likeness:2", report=lambda *what: told.append(what))[0] == second
+    assert run("none:2,celebrity:2", report=lambda *what: told.append(what))[0] == second
     assert told == []
     run("none:2", seed=1)
     assert len(json.loads(out.read_text(encoding="utf-8"))["rows"]) == 5  # two of real faces, one for each seed
@@ -340,8 +340,8 @@ def test_rows_without_a_face_network_are_measured_again_with_one_and_not_the_oth
 def test_interrupted_it_loses_the_method_under_way_alone(run):
     """The toy fails when it is asked for 16 unguided steps."""
     with pytest.raises(RuntimeError):
-        run("likeness:2,none:16,none:2")
-    rows, out = run("likeness:2,none:2")
+        run("celebrity:2,none:16,none:2")
+    rows, out = run("celebrity:2,none:2")
     assert len(rows) == len(json.loads(out.read_text(encoding="utf-8"))["rows"]) == 3
 
 
@@ -412,7 +412,7 @@ def test_the_report_has_a_line_a_method_and_the_picture(rows, tmp_path):
     write_report(rows, "a.png", tmp_path / "new" / "a.md")
     text = (tmp_path / "new" / "a.md").read_text(encoding="utf-8")
     assert "![resemblance against realism](a.png)" in text
-    assert text.count("| likeness:2 |") == 3  # a line of the first table, a column of the two others
+    assert text.count("| celebrity:2 |") == 3  # a line of the first table, a column of the two others
     assert text.count("| aligned faces |") == 2
     draw_likeness(rows, tmp_path / "new" / "a.png")
     with Image.open(tmp_path / "new" / "a.png") as picture:
