@@ -54,7 +54,7 @@ define first
 endef
 
 faces-128: env  ## Serve the 128 px face model first from then on: sharper, and broken more often
-	$(call first,faces-128,0.9.3)
+	$(call first,faces-128,0.9.4)
 
 faces-256: env  ## Fetch a 256 px face model from the hub (460 MB) and serve it first from then on
 	@test -e models/faces-256/1.0 || $(BIN)/ddpm import google/ddpm-celebahq-256@cd5c944777ea2668051904ead6cc120739b86c4d \

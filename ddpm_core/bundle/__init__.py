@@ -1,6 +1,6 @@
 """A trained model on disk: the diffusers layout with a `bundle.json` that says all that serving needs to know.
 
-faces-64/2.0/
+faces-64/2.1/
   model_index.json  unet/{config.json, *.safetensors}  scheduler/scheduler_config.json
   bundle.json  README.md
   guide/{config.json, *.safetensors}   where it has a worse network to be guided by

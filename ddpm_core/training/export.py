@@ -32,7 +32,7 @@ def export(
 
     Args:
         checkpoint: such as RUN/best or RUN/last.
-        out: the bundle's folder, such as models/faces-64/2.0; must not exist. Nothing is there when this fails.
+        out: the bundle's folder, such as models/faces-64/2.1; must not exist. Nothing is there when this fails.
         version: such as 1.0.
         guide: bundle of a worse network for autoguidance; the run's own snapshot, where it has one, unless said.
         push: how far the guide pushes, and where.

@@ -26,7 +26,7 @@ app.command()(serve)
 @app.callback(invoke_without_command=True)
 def bench(
     context: typer.Context,
-    bundle: Annotated[Path, typer.Option(help="The model that is served.")] = Path("models/faces-64/2.0"),
+    bundle: Annotated[Path, typer.Option(help="The model that is served.")] = Path("models/faces-64/2.1"),
     out: Annotated[Path, typer.Option(file_okay=False, help="Where figures.json goes.")] = Path("bench"),
     config: Annotated[Path, typer.Option(help="TorchServe's settings.")] = Path("config.properties"),
 ) -> None:

@@ -18,7 +18,7 @@ _WIDTH = 160
 
 
 def serve(
-    bundle: Annotated[Path, typer.Option(help="The model that is served.")] = Path("models/faces-64/2.0"),
+    bundle: Annotated[Path, typer.Option(help="The model that is served.")] = Path("models/faces-64/2.1"),
     out: Annotated[Path, typer.Option(file_okay=False, help="Where the figures go.")] = Path("bench"),
     config: Annotated[Path, typer.Option(help="TorchServe's settings.")] = Path("config.properties"),
     count: Annotated[int, typer.Option(help="Requests at each rate.", min=4)] = 60,

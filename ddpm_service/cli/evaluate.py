@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ddpm_core.bundle import SamplingDefaults
 
 app = typer.Typer(
-    help="Measure a model. Example: ddpm evaluate samples models/faces-64/2.0 --reference faces64.zip --out a.json",
+    help="Measure a model. Example: ddpm evaluate samples models/faces-64/2.1 --reference faces64.zip --out a.json",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -66,7 +66,7 @@ def samples(
 ) -> None:
     """Measure unguided images against real ones; print the table. Interrupted, it goes on when called again.
 
-    Example: ddpm evaluate samples models/faces-64/2.0 --reference faces64.zip --num-inference-steps 5,10 --out a.json
+    Example: ddpm evaluate samples models/faces-64/2.1 --reference faces64.zip --num-inference-steps 5,10 --out a.json
     """
     with told_in_a_line("ddpm evaluate samples"):
         from ddpm_core import load

@@ -32,7 +32,7 @@ def gate(
     Mode auto then knows a strange picture, and with real images of its kind best of K guesses which face broke;
     `ddpm evaluate wholeness` teaches it to know.
 
-    Example: ddpm evaluate gate models/faces-64/2.0 --reference faces64.zip --held-back
+    Example: ddpm evaluate gate models/faces-64/2.1 --reference faces64.zip --held-back
     """
     with told_in_a_line("ddpm evaluate gate"):
         from ddpm_core import load

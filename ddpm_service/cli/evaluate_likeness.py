@@ -67,9 +67,9 @@ def likeness(
 ) -> None:
     """Measure resemblance against realism, a row a method; print the table. Interrupted, it goes on when called again.
 
-    Example: ddpm evaluate likeness models/faces-64/2.0 --targets photos --reference faces64.zip --out likeness.json
+    Example: ddpm evaluate likeness models/faces-64/2.1 --targets photos --reference faces64.zip --out likeness.json
 
-    Example: ddpm evaluate likeness models/faces-64/2.0 --targets photos --targets faces64.zip --num-targets 200
+    Example: ddpm evaluate likeness models/faces-64/2.1 --targets photos --targets faces64.zip --num-targets 200
     --held-back --reference faces64.zip --methods none,likeness,pixel:20/50,6.2/10:8/16:.5/.7 --out likeness.json
     """
     with told_in_a_line("ddpm evaluate likeness"):

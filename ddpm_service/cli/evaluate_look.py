@@ -57,7 +57,7 @@ def look(
 
     Write yes or no into the tally, then count with `ddpm evaluate tally`.
 
-    Example: ddpm evaluate look models/faces-64/2.0 --targets photos --methods likeness,faithful --out look.png
+    Example: ddpm evaluate look models/faces-64/2.1 --targets photos --methods likeness,faithful --out look.png
     """
     with told_in_a_line("ddpm evaluate look"):
         import numpy as np

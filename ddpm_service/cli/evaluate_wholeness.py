@@ -27,7 +27,7 @@ def wholeness(
     `ddpm evaluate look … --methods celebrity --num-images 6`. More than one may judge: a copy of the tally, its key
     and its faces for each. Run it after `ddpm evaluate gate`, which puts photographs in the place of all that.
 
-    Example: ddpm evaluate wholeness models/faces-64/2.0 look.csv
+    Example: ddpm evaluate wholeness models/faces-64/2.1 look.csv
     """
     with told_in_a_line("ddpm evaluate wholeness"):
         import torch

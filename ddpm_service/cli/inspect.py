@@ -24,7 +24,7 @@ def inspect(
 ) -> None:
     """Say what a model is, and check that its files are whole and fit together. Code that it brings is not run.
 
-    Example: ddpm inspect models/faces-64/2.0
+    Example: ddpm inspect models/faces-64/2.1
     """
     with told_in_a_line("ddpm inspect"):
         from ddpm_core.bundle import UNET_CONFIG, read_bundle

@@ -19,7 +19,7 @@ def pack(
 ) -> None:
     """Build the self-contained archive of a model and print its path.
 
-    Example: ddpm pack models/faces-64/2.0
+    Example: ddpm pack models/faces-64/2.1
     """
     from ddpm_core.bundle import read_bundle
     from ddpm_core.plan import most_calls

@@ -41,7 +41,7 @@ def schedule(
 ) -> None:
     """Draw the linear and the cosine noise schedule, and those of models.
 
-    Example: ddpm plot schedule models/faces-64/2.0 --out schedule.png
+    Example: ddpm plot schedule models/faces-64/2.1 --out schedule.png
     """
     with told_in_a_line("ddpm plot schedule"):
         from ddpm_core.bundle import read_bundle
@@ -89,7 +89,7 @@ def backward(
 ) -> None:
     """Draw how pictures come out of noise, and what the model makes of them on the way.
 
-    Example: ddpm plot backward models/faces-64/2.0 --num-images 3 --out backward.png
+    Example: ddpm plot backward models/faces-64/2.1 --num-images 3 --out backward.png
     """
     with told_in_a_line("ddpm plot backward"):
         from ddpm_core import load, sampling
@@ -134,7 +134,7 @@ def table(
 ) -> None:
     """Draw the numbers of a plan: what each network call does.
 
-    Example: ddpm plot table models/faces-64/2.0 --mode likeness --out table.png
+    Example: ddpm plot table models/faces-64/2.1 --mode likeness --out table.png
     """
     with told_in_a_line("ddpm plot table"):
         import numpy as np
@@ -169,7 +169,7 @@ def samples(
 ) -> None:
     """Draw the same seeds by several samplers and numbers of steps, one row each.
 
-    Example: ddpm plot samples models/faces-64/2.0 --num-inference-steps 5,10,50 --out samples.png
+    Example: ddpm plot samples models/faces-64/2.1 --num-inference-steps 5,10,50 --out samples.png
     """
     with told_in_a_line("ddpm plot samples"):
         from ddpm_core import load
@@ -201,7 +201,7 @@ def copies(
 ) -> None:
     """Draw samples beside their nearest training images, the most alike first, to see whether it copies.
 
-    Example: ddpm plot copies models/faces-64/2.0 --reference faces64.zip --out copies.png
+    Example: ddpm plot copies models/faces-64/2.1 --reference faces64.zip --out copies.png
     """
     with told_in_a_line("ddpm plot copies"):
         import numpy as np

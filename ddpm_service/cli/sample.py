@@ -47,7 +47,7 @@ def sample(
 ) -> None:
     """Sample a model and write PNGs, each with its seed and settings inside; print their paths.
 
-    Example: ddpm sample models/faces-64/2.0 --num-images 16 --seed 0 --out grid.png
+    Example: ddpm sample models/faces-64/2.1 --num-images 16 --seed 0 --out grid.png
     """
     with told_in_a_line("ddpm sample"):
         # torch takes seconds to import: only now, when the command line is known to be right.

@@ -2,9 +2,9 @@
 
 models:
   faces-64:
-    default: "2.0"
+    default: "2.1"
     versions:
-      "2.0": faces-64_2.0.mar
+      "2.1": faces-64_2.1.mar
       "0.2": {archive: faces-64_0.2.mar, workers: 0}      # registered, but not loaded
 """
 

@@ -113,7 +113,7 @@ def test_inspect_says_what_a_model_is() -> None:
 def test_inspect_prints_a_page_to_read() -> None:
     code, out, _ = ddpm("inspect", BUNDLE)
     first, _, *lines = out.splitlines()
-    assert (code, first) == (0, "faces-64 2.0: human faces, 64 px")
+    assert (code, first) == (0, "faces-64 2.1: human faces, 64 px")
     assert lines[0].startswith("terms       Research use only")
     assert "diffusion   predicts v; 1,000 noise levels, cosine" in (line.rstrip() for line in lines)
     assert lines[-1].startswith("files       whole")

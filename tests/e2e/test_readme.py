@@ -131,7 +131,7 @@ def test_the_readme_has_commands() -> None:
 
 def test_torchserve_alone_serves_the_model_store(folder: Path, tmp_path: Path) -> None:
     # Before `running`, which has the same ports.
-    run(".venv/bin/ddpm pack models/faces-64/2.0", folder)
+    run(".venv/bin/ddpm pack models/faces-64/2.1", folder)
     (block,) = [block for block in blocks("sh") if SERVERS[1] in block]
     check_free(8080)
     said = tmp_path / "said"

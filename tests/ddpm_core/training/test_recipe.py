@@ -26,7 +26,7 @@ def test_a_file_is_read_and_overrides_win(tmp_path):
 
 
 def test_nothing_behind_the_sign_is_the_empty_text():
-    assert recipes.change(recipes.read(None, ["init=models/faces-64/2.0"]), {}, ["init="]).init == ""
+    assert recipes.change(recipes.read(None, ["init=models/faces-64/2.1"]), {}, ["init="]).init == ""
 
 
 def test_what_is_written_reads_back_as_the_same_recipe(tmp_path):

@@ -195,19 +195,19 @@ class TestWish:
         assert [request.best_of for request in service.generations] == [5, 10]
 
     def test_models_and_versions_are_the_services(self, page: Page, service: Service) -> None:
-        service.models = [model("faces-64", "1.0", "2.0"), model("cats", "1")]
+        service.models = [model("faces-64", "1.0", "2.1"), model("cats", "1")]
         service.models[0]["versions"].append(
             {**service.models[0]["versions"][0], "version": "3.0", "ready": False, "reason": "Its weights are damaged."}
         )
         page.reload()
         chooser = page.get_by_label("Model", exact=True)
         expect(chooser.locator("option")).to_have_text(
-            ["faces-64 1.0 · 64 px", "faces-64 2.0 · 64 px", "faces-64 3.0 · 64 px · not ready", "cats 1 · 64 px"]
+            ["faces-64 1.0 · 64 px", "faces-64 2.1 · 64 px", "faces-64 3.0 · 64 px · not ready", "cats 1 · 64 px"]
         )
         expect(page.locator("#model-hint")).to_have_text("faces-64 3.0: Its weights are damaged.")
         make(page)
-        chooser.select_option("faces-64/2.0")
+        chooser.select_option("faces-64/2.1")
         make(page, None)
         expect(page.locator(".earlier")).to_have_count(1)
         expect(page.locator("#stage")).to_have_attribute("data-phase", "done")
-        assert service.paths == ["/predictions/faces-64", "/predictions/faces-64/2.0"]
+        assert service.paths == ["/predictions/faces-64", "/predictions/faces-64/2.1"]
