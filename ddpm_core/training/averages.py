@@ -77,8 +77,9 @@ class Averages:
         asked: list[Question] = [(x, t, teacher.unguided(x, t))]
         t = drawn(*_FIRST)
         x = noised(x0, t)
-        asked.append((x, t, teacher.unguided(x, t)))
-        made = pull(teacher(x, t).clamp(-1, 1), t)
+        first = teacher.unguided(x, t)
+        asked.append((x, t, first))
+        made = pull(teacher.pushed(x, t, first).clamp(-1, 1), t)
         for low, high in _MEANS:
             t, noise = drawn(low, high), torch.randn_like(x0)
             pair = torch.cat([objective.noised(made, t, noise), objective.noised(made, t, -noise)])

@@ -54,4 +54,6 @@ def _taught(seen: Mapping[str, Any]) -> str:
             f" It learnt the prediction of {seen['teacher']}, down to σ = {high:g}, and of {seen['fine_teacher']},"
             f" below {low:g} at a 256 px side, and between them a mix of both."
         )
+    if seen["recipe"].get("averages"):
+        return f" It learnt the prediction of {seen['teacher']}, and what that is, pushed, on the mean over noise."
     return f" It learnt the guided prediction of {seen['teacher']}." if "teacher" in seen else ""

@@ -34,15 +34,20 @@ class Teacher:
         return self.denoiser(x, t + 1)
 
     @torch.no_grad()
+    def pushed(self, x: Tensor, t: Tensor, r: Tensor) -> Tensor:
+        """Give its own prediction r of noisy images x (B, C, H, W) at timesteps t (B,), moved from the guide's."""
+        level = t + 1
+        strength = self.strength.to(x.device)[level]
+        which = strength.nonzero()[:, 0]
+        if not len(which):
+            return r
+        x, level, own, strength = x[which], level[which], r[which], strength[which]
+        return r.index_add(0, which, auto_displacement(own, self.denoiser.guided_by(x, level, own), strength))
+
+    @torch.no_grad()
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """Predict clean images (B, C, H, W) from noisy ones at timesteps t (B,)."""
-        level, r = t + 1, self.unguided(x, t)
-        strength = self.strength.to(x.device)[level]
-        pushed = strength.nonzero()[:, 0]
-        if len(pushed):
-            x, level, own, strength = x[pushed], level[pushed], r[pushed], strength[pushed]
-            r[pushed] = own + auto_displacement(own, self.denoiser.guided_by(x, level, own), strength)
-        return r
+        return self.pushed(x, t, self.unguided(x, t))
 
 
 @dataclass(frozen=True, eq=False)

@@ -89,6 +89,7 @@ def test_a_run_with_means_gives_a_bundle_that_says_so_and_is_asked_once(guided, 
     learnt, twice = read_bundle(tmp_path / "run" / "best"), read_bundle(guided)
     assert learnt.manifest.averages
     assert not twice.manifest.averages
+    assert "pushed, on the mean over noise" in (learnt.path / "README.md").read_text(encoding="utf-8")
     picture = np.full((16, 16, 3), 128, np.uint8)
     one, two = (make_plan(each, picture, sampler="lcm", num_inference_steps=6, seed=1) for each in (learnt, twice))
     assert one.cost(0).sum() == 6 < two.cost(0).sum()
